@@ -1,0 +1,72 @@
+"""Each environment, made from its lock file, and what runs in it."""
+
+import nox
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "uv|venv"
+nox.options.sessions = ["newest", "oldest", "json"]
+
+GROUPS = ("newest", "oldest", "json", "nox")
+
+
+def install(session: nox.Session, group: str) -> None:
+    """Install what the group's lock file names, and the package as people get it: from a wheel."""
+    session.install("--require-hashes", "-r", f"requirements/{group}.txt")
+    wheels = session.create_tmp()
+    session.run("hatchling", "build", "-t", "wheel", "-d", wheels, silent=True)
+    session.install(
+        "--force-reinstall", "--no-deps", "--no-index", "--find-links", wheels, "tbot-otel"
+    )
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest OpenTelemetry SDK."""
+    install(session, "newest")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest OpenTelemetry SDK that is supported."""
+    install(session, "oldest")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def json(session: nox.Session) -> None:
+    """Run the tests of the protocols where the OTLP/JSON exporter is installed."""
+    install(session, "json")
+    session.run("pytest", "tests/test_protocols.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style, types and the direction of imports."""
+    install(session, "newest")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Send one start to an embedded Collector, and print what that received."""
+    install(session, "newest")
+    session.run("python", "examples/quickstart", silent=False)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write the lock files anew."""
+    session.install("uv")
+    for group in GROUPS:
+        # nox stands by itself, the other groups beside the package's own dependencies.
+        project = () if group == "nox" else ("pyproject.toml",)
+        session.run(
+            "uv", "pip", "compile", f"--group={group}", "--universal",
+            "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
+            f"--output-file=requirements/{group}.txt", "--python-version=3.11",
+            *project, *session.posargs,
+        )  # fmt: skip

@@ -1,0 +1,70 @@
+"""An OpenTelemetry exporter plugin for the anonymous, opt-in telemetry of tbot.
+
+Each public name is loaded when it is first used: importing this package imports nothing else.
+"""
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Consent": "consent",
+    "Decision": "consent",
+    "OptInSampler": "consent",
+    "ExporterConfigurationError": "errors",
+    "InvalidEventError": "errors",
+    "BotConfigError": "errors",
+    "TbotOtelError": "errors",
+    "StartEvent": "events",
+    "TbotLogExporter": "exporter",
+    "TbotResourceDetector": "resource",
+    "Outcome": "session",
+    "Session": "session",
+    "Status": "session",
+    "record_start": "start",
+}
+
+__all__ = [
+    "BotConfigError",
+    "Consent",
+    "Decision",
+    "ExporterConfigurationError",
+    "InvalidEventError",
+    "OptInSampler",
+    "Outcome",
+    "Session",
+    "StartEvent",
+    "Status",
+    "TbotLogExporter",
+    "TbotOtelError",
+    "TbotResourceDetector",
+    "__version__",
+    "record_start",
+]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tbot_otel.consent import Consent, Decision, OptInSampler
+    from tbot_otel.errors import (
+        BotConfigError,
+        ExporterConfigurationError,
+        InvalidEventError,
+        TbotOtelError,
+    )
+    from tbot_otel.events import StartEvent
+    from tbot_otel.exporter import TbotLogExporter
+    from tbot_otel.resource import TbotResourceDetector
+    from tbot_otel.session import Outcome, Session, Status
+    from tbot_otel.start import record_start
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

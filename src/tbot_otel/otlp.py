@@ -1,0 +1,310 @@
+"""The official OTLP exporter that arguments and the standard variables ask for.
+
+The variables are the specification's (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
+The official exporters read them; here is only what decides between those exporters, and what
+people are shown.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+
+from tbot_otel.errors import ExporterConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import requests
+    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+
+PACKAGES = {
+    "http/protobuf": "opentelemetry-exporter-otlp-proto-http",
+    "grpc": "opentelemetry-exporter-otlp-proto-grpc",
+    "http/json": "opentelemetry-exporter-otlp-json-http",
+}
+"""The protocols, and the package with the official exporter of each."""
+
+_MODULES = {
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc",
+    "http/json": "opentelemetry.exporter.otlp.json.http",
+}
+
+_GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
+
+
+def standard(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The value of ``OTEL_EXPORTER_OTLP_LOGS_{name}``, else of ``OTEL_EXPORTER_OTLP_{name}``.
+
+    An empty one counts as not set.
+    """
+    value = environ.get(f"OTEL_EXPORTER_OTLP_LOGS_{name}") or environ.get(
+        f"OTEL_EXPORTER_OTLP_{name}"
+    )
+    return value or None
+
+
+def protocol(environ: Mapping[str, str] = os.environ) -> str:
+    """The protocol that the variables ask for: ``http/protobuf`` if they do not."""
+    return (standard("PROTOCOL", environ) or "http/protobuf").strip()
+
+
+def timeout(environ: Mapping[str, str] = os.environ) -> float | None:
+    """The time-out of an export that the variables ask for, in seconds, as this SDK reads it."""
+    try:
+        seconds = float(standard("TIMEOUT", environ) or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < threading.TIMEOUT_MAX else None
+
+
+def endpoint(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the variables send logs to, fit to be shown: no user, password, query or fragment."""
+    from urllib.parse import urlsplit
+
+    if protocol(environ) == "grpc":
+        url = standard("ENDPOINT", environ) or "http://localhost:4317"
+    elif specific := environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
+        url = specific
+    else:
+        base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+        url = base.removesuffix("/") + "/v1/logs"
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def check(name: str) -> None:
+    """Check that a protocol is known and its exporter installed, without importing that.
+
+    Raises:
+        ExporterConfigurationError: It is not.
+    """
+    from importlib.util import find_spec
+
+    if name not in PACKAGES:
+        raise ExporterConfigurationError(f"protocol: expected one of {', '.join(PACKAGES)}")
+    try:
+        found = find_spec(_MODULES[name])
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ExporterConfigurationError(
+            f"protocol {name}: the package {PACKAGES[name]} is not installed"
+        )
+
+
+class Arguments:
+    """The arguments of an exporter, in the shapes and units of a declarative configuration file.
+
+    They are those of ``otlp_http`` and ``otlp_grpc`` there
+    (https://github.com/open-telemetry/opentelemetry-configuration), and the protocol.
+
+    Args:
+        protocol: ``http/protobuf``, ``grpc`` or ``http/json``.
+        endpoint: The URL; over HTTP with its path, such as ``http://localhost:4318/v1/logs``.
+        headers: A list of mappings with ``name`` and ``value``, or a mapping of names to values.
+        headers_list: The same in one text, ``name=value,name=value``; `headers` wins.
+        compression: ``none``, ``gzip`` or ``deflate``.
+        timeout: The time-out of an export, in milliseconds.
+        tls: A mapping with ``ca_file``, ``key_file`` and ``cert_file``, and over gRPC ``insecure``.
+
+    Raises:
+        ExporterConfigurationError: One of them is not of its shape.
+    """
+
+    __slots__ = ("compression", "endpoint", "headers", "protocol", "timeout", "tls")
+
+    def __init__(
+        self,
+        *,
+        protocol: object = None,
+        endpoint: object = None,
+        headers: object = None,
+        headers_list: object = None,
+        compression: object = None,
+        timeout: object = None,
+        tls: object = None,
+    ) -> None:
+        self.protocol = _text("protocol", protocol)
+        self.endpoint = _text("endpoint", endpoint)
+        self.headers = _headers(_text("headers_list", headers_list) or "", headers)
+        self.compression = _text("compression", compression)
+        if self.compression not in (None, *_GRPC_COMPRESSIONS):
+            raise ExporterConfigurationError("compression: expected none, gzip or deflate")
+        self.timeout: float | None = None
+        if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0:
+                raise ExporterConfigurationError("timeout: expected milliseconds")
+            self.timeout = timeout / 1000
+        if not isinstance(tls, Mapping | None):
+            raise ExporterConfigurationError("tls: expected a mapping")
+        self.tls = dict(tls or {})
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value or None
+    raise ExporterConfigurationError(f"{name}: expected text")
+
+
+def _headers(headers_list: str, headers: object) -> dict[str, str] | None:
+    pairs = [tuple(pair.split("=", 1)) for pair in headers_list.split(",") if pair.strip()]
+    try:
+        if isinstance(headers, Mapping):
+            pairs += headers.items()
+        elif headers is not None:
+            pairs += [(pair["name"], pair["value"] or "") for pair in headers]  # type: ignore[attr-defined]
+        # gRPC takes names in lower case only, and to HTTP they are all one.
+        return {name.strip().lower(): value.strip() for name, value in pairs} or None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ExporterConfigurationError("headers: expected pairs of name and value") from None
+
+
+class Answers(threading.local):
+    """What the Collector answered over HTTP, which the official exporter does not tell.
+
+    It is that of the thread's last export: the exporter calls back in the thread that exports.
+
+    Attributes:
+        refusal: Why the answer is none of success; None where it is one, or was not seen.
+    """
+
+    refusal: str | None = None
+
+    def forget(self) -> None:
+        """Forget the last export's."""
+        self.refusal = None
+
+    def read(self, response: "requests.Response", **_: object) -> None:
+        """Read an answer, as the response hook of a `requests.Session`."""
+        if 200 <= response.status_code < 300:
+            self.refusal = _partial_success(response)
+        else:
+            self.refusal = f"the Collector answered {response.status_code}"
+
+
+def _partial_success(response: "requests.Response") -> str | None:
+    from google.protobuf import json_format, message
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+    answer = ExportLogsServiceResponse()
+    try:
+        if response.headers.get("Content-Type", "").startswith("application/json"):
+            json_format.Parse(response.content or b"{}", answer, ignore_unknown_fields=True)
+        else:
+            answer.ParseFromString(response.content)
+    except (json_format.ParseError, message.DecodeError):
+        return "what answered is no OTLP receiver"
+    rejected = answer.partial_success.rejected_log_records
+    return f"the Collector rejected {rejected} of the records sent" if rejected else None
+
+
+def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
+    """Build the official exporter of the protocol asked for. An argument wins over its variable.
+
+    Args:
+        arguments: What is asked for beside the variables.
+        answers: What shall see the Collector's answers, where they can be seen: over
+            ``http/protobuf``, unless a credential provider brings its own session.
+
+    Raises:
+        ExporterConfigurationError: The protocol is unknown, its package is not installed, or its
+            exporter does not take the arguments or variables.
+    """
+    name = arguments.protocol or protocol()
+    builders = {"http/protobuf": _http_protobuf, "grpc": _grpc, "http/json": _http_json}
+    check(name)
+    try:
+        return builders[name](arguments, answers)
+    except Exception as error:
+        raise ExporterConfigurationError(
+            f"protocol {name}: the exporter does not take its arguments or OTEL_EXPORTER_OTLP_* "
+            f"variables ({type(error).__name__})"
+        ) from error
+
+
+def to_json(batch: "Sequence[ReadableLogRecord]") -> str:
+    """Return what an export of a batch sends, as OTLP/JSON."""
+    from google.protobuf.json_format import MessageToJson
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+
+    # OTLP/JSON has enums as numbers (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
+    return str(MessageToJson(encode_logs(batch), use_integers_for_enums=True))
+
+
+def _http_protobuf(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
+    from http.cookiejar import DefaultCookiePolicy
+
+    import requests
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+    session = None
+    if not any(
+        os.environ.get(f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER")
+        for signal in ("", "LOGS_")
+    ):
+        session = requests.Session()
+        session.hooks["response"].append(answers.read)
+        # A redirect makes a GET of the export, and a cookie would tie one record to the next.
+        session.max_redirects = 0
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return OTLPLogExporter(
+        compression=Compression(arguments.compression) if arguments.compression else None,
+        session=session,
+        **_http(arguments),
+    )
+
+
+def _http_json(arguments: Arguments, _: Answers) -> "LogRecordExporter":
+    from opentelemetry.exporter.otlp.common.http import Compression
+    from opentelemetry.exporter.otlp.json.http._log_exporter import OTLPLogExporter
+
+    exporter: LogRecordExporter = OTLPLogExporter(
+        compression=Compression(arguments.compression) if arguments.compression else None,
+        **_http(arguments),
+    )
+    return exporter
+
+
+def _http(arguments: Arguments) -> "dict[str, Any]":
+    return {
+        "endpoint": arguments.endpoint,
+        "headers": arguments.headers,
+        "timeout": arguments.timeout,
+        "certificate_file": arguments.tls.get("ca_file"),
+        "client_key_file": arguments.tls.get("key_file"),
+        "client_certificate_file": arguments.tls.get("cert_file"),
+    }
+
+
+def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
+    from grpc import Compression, ssl_channel_credentials
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+
+    def read(argument: str, variable: str) -> bytes | None:
+        path = arguments.tls.get(argument) or standard(variable)
+        if not path:
+            return None
+        with open(path, "rb") as file:
+            return file.read()
+
+    credentials = None
+    if arguments.tls.keys() & {"ca_file", "key_file", "cert_file"}:
+        credentials = ssl_channel_credentials(
+            read("ca_file", "CERTIFICATE"),
+            read("key_file", "CLIENT_KEY"),
+            read("cert_file", "CLIENT_CERTIFICATE"),
+        )
+    compression = arguments.compression and _GRPC_COMPRESSIONS[arguments.compression]
+    return OTLPLogExporter(
+        endpoint=arguments.endpoint,
+        insecure=arguments.tls.get("insecure"),
+        credentials=credentials,
+        headers=arguments.headers,
+        timeout=arguments.timeout,
+        compression=Compression[compression] if compression else None,
+    )

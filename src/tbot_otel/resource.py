@@ -1,0 +1,68 @@
+"""The anonymous Resource, and the resource detector that offers the session to a pipeline."""
+
+import functools
+import platform
+import sys
+
+from opentelemetry.sdk.resources import Resource, ResourceDetector
+from opentelemetry.sdk.version import __version__ as sdk_version
+
+from tbot_otel import session
+from tbot_otel.consent import OptInSampler
+from tbot_otel.events import RESOURCE
+
+# What Python says -> what the semantic conventions say, where they differ.
+_OS_TYPES = {"sunos": "solaris", "win": "windows"}
+_HOST_ARCHS = {
+    "aarch64": "arm64",
+    "armv6l": "arm32",
+    "armv7l": "arm32",
+    "armv8l": "arm32",
+    "i386": "x86",
+    "i586": "x86",
+    "i686": "x86",
+    "powerpc": "ppc32",
+    "ppc": "ppc32",
+    "ppc64le": "ppc64",
+    "x86_64": "amd64",
+}
+
+
+# The SDK builds and hashes a Resource slowly, and a batch mostly is of one session.
+@functools.lru_cache(maxsize=16)
+def anonymous(session_id: str) -> Resource:
+    """Return the Resource of a record of this machine: the registry's attributes, and no others.
+
+    Neither the environment nor any detector is asked.
+    """
+    system = sys.platform.rstrip("0123456789.")
+    machine = platform.machine().lower()
+    values = {
+        "service.name": "tbot",
+        "session.id": session_id,
+        "os.type": _OS_TYPES.get(system, system),
+        "host.arch": _HOST_ARCHS.get(machine, machine),
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": sdk_version,
+    }
+    admitted = {item.name: item.admit(values[item.name]) for item in RESOURCE}
+    return Resource({name: value for name, value in admitted.items() if value is not None})
+
+
+class TbotResourceDetector(ResourceDetector):
+    """Offers this process's `session.id`, for people who build a provider of their own.
+
+    With no consent it offers nothing. It is the entry point ``tbot`` of
+    ``opentelemetry_resource_detector``.
+    """
+
+    def detect(self) -> Resource:
+        """Return the session's Resource, or an empty one."""
+        if not OptInSampler().should_sample().granted:
+            return Resource.get_empty()
+        return Resource({"session.id": session.current().id})
+
+    def is_process_dependent(self) -> bool:
+        """Say that a forked child has a session of its own (asked by the newest SDKs)."""
+        return True

@@ -1,0 +1,96 @@
+"""A session: one start of tbot, the id that ties its records together, and what became of them."""
+
+import os
+import threading
+import time
+import uuid
+from enum import Enum
+
+
+class Status(Enum):
+    """What became of a record."""
+
+    PENDING = "pending"
+    """It is still under way."""
+    DELIVERED = "delivered"
+    """The Collector answered that it has it (over gRPC: that it took the request)."""
+    HANDED_OVER = "handed over"
+    """A pipeline that is not ours has it, and only that pipeline knows more."""
+    REFUSED = "refused"
+    """Consent or policy held it back: it has not left."""
+    FAILED = "failed"
+    """It could not be delivered."""
+
+
+class Outcome:
+    """What became of a record, and why.
+
+    Args:
+        status: What became of it.
+        reason: A sentence that a person can read.
+    """
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: Status, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.status}, {self.reason!r})"
+
+
+_PENDING = Outcome(Status.PENDING, "the record is still under way")
+
+
+class Session:
+    """One start of tbot. Made in this process, never stored, and derived from nothing.
+
+    Attributes:
+        id: A version 4 UUID of 36 characters, new for every session.
+        started: When the start happened, in nanoseconds since 1970-01-01 UTC.
+    """
+
+    __slots__ = ("_outcome", "_pid", "_settled", "id", "started")
+
+    def __init__(self) -> None:
+        self.id = str(uuid.uuid4())
+        self.started = time.time_ns()
+        self._pid = os.getpid()
+        self._outcome = _PENDING
+        self._settled = threading.Event()
+
+    def belongs_here(self) -> bool:
+        """Whether this process made it. A forked child has no share in its parent's sessions."""
+        return self._pid == os.getpid()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Say what became of the record. The first word stands, unless it was HANDED_OVER."""
+        if self._outcome.status in (Status.PENDING, Status.HANDED_OVER):
+            self._outcome = outcome
+            self._settled.set()
+
+    def flush(self, timeout: float) -> Outcome:
+        """Wait for the record, and say what became of it.
+
+        Args:
+            timeout: The longest wait in seconds; 0 looks without waiting.
+
+        Returns:
+            The outcome; `Status.PENDING` if the record was still under way.
+        """
+        if self.belongs_here():
+            self._settled.wait(timeout)
+        return self._outcome
+
+
+_current: Session | None = None
+
+
+def current() -> Session:
+    """The session of this process, made at the first call; a forked child makes its own."""
+    global _current
+    session = _current
+    if session is None or not session.belongs_here():
+        session = _current = Session()
+    return session
