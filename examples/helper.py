@@ -1,0 +1,30 @@
+"""A program that starts tbot once, and tells of the start if its user has opted in."""
+
+import subprocess
+import sys
+
+from tbot_otel import StartEvent, record_start
+
+
+def main() -> int:
+    """Start tbot, and return its status."""
+    session = record_start(
+        StartEvent(
+            run_mode="one-shot",
+            version="18.3.0",
+            join_type="github",
+            helper="example-helper",
+            helper_version="1.0.0",
+            destinations_other=1,
+        )
+    )
+    # The record is sent while tbot runs. A program of yours starts tbot here.
+    tbot = subprocess.run([sys.executable, "-c", "print('tbot runs')"], check=False)
+    # Not needed for delivery: a process that exits waits for its record, for a moment.
+    outcome = session.flush(2.0)
+    print(f"telemetry: {outcome.status.value}, {outcome.reason}", file=sys.stderr)
+    return tbot.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
