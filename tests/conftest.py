@@ -2,10 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
 from collectors import Official, Rotel, build_official
 
 _FAMILIES = ("OTEL_", "TELEPORT_", "_TBOT_", "DO_NOT_TRACK")
@@ -51,7 +52,7 @@ def official(official_binary: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
-) -> Iterator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail what is skipped in continuous integration: there, nothing may be missing."""
     report = yield
     if report.skipped and os.environ.get("CI"):

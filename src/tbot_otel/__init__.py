@@ -7,7 +7,6 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Consent": "consent",
-    "Decision": "consent",
     "OptInSampler": "consent",
     "ExporterConfigurationError": "errors",
     "InvalidEventError": "errors",
@@ -25,7 +24,6 @@ _HOMES = {
 __all__ = [
     "BotConfigError",
     "Consent",
-    "Decision",
     "ExporterConfigurationError",
     "InvalidEventError",
     "OptInSampler",
@@ -42,7 +40,7 @@ __all__ = [
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.consent import Consent, Decision, OptInSampler
+    from tbot_otel.consent import Consent, OptInSampler
     from tbot_otel.errors import (
         BotConfigError,
         ExporterConfigurationError,

@@ -7,6 +7,7 @@ Teleport's (https://goteleport.com/docs/reference/machine-id/configuration/).
 
 import os
 import re
+from collections import deque
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -22,6 +23,7 @@ MAX_ALIASES = 64
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _KINDS = ("application", "database", "kubernetes")
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _JOIN_URI = re.compile(r"tbot\+(?:proxy|auth)\+([a-z0-9-]+)://")
 
 
@@ -121,8 +123,9 @@ class _File:
     def error(self, where: object, problem: str) -> BotConfigError:
         """Return an error at a node or mark."""
         mark = getattr(where, "start_mark", where)
-        line = f":{mark.line + 1}" if isinstance(mark, yaml.Mark) else ""
-        return BotConfigError(f"{self._path}{line}", problem)
+        # libyaml's marks are of another class.
+        line = getattr(mark, "line", None)
+        return BotConfigError(self._path if line is None else f"{self._path}:{line + 1}", problem)
 
     def root(self) -> Node:
         try:
@@ -135,7 +138,7 @@ class _File:
         try:
             self._measure(data)
             root = yaml.compose(data, Loader=_Loader)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
             mark = getattr(error, "problem_mark", None)
             # What the parser says of the problem repeats the text at it.
             raise self.error(mark, "expected one document of YAML") from None
@@ -161,17 +164,18 @@ class _File:
         if not isinstance(node, MappingNode):
             raise self.error(node, f"{name}: expected a mapping")
         fields: dict[str, Node] = {}
-        sources = [node]
+        sources = deque([node])
         seen: set[Node] = set()
         while sources:
-            source = sources.pop(0)
+            source = sources.popleft()
             if not isinstance(source, MappingNode) or source in seen:
                 continue
             seen.add(source)
             own: set[str] = set()
             for key, value in source.value:
                 if key.tag == "tag:yaml.org,2002:merge":
-                    sources[:0] = value.value if isinstance(value, SequenceNode) else [value]
+                    merged = value.value if isinstance(value, SequenceNode) else [value]
+                    sources.extendleft(reversed(merged))
                 elif isinstance(key, ScalarNode):
                     if key.value in own:
                         raise self.error(key, f"{name}: expected each key once")
@@ -202,6 +206,7 @@ class _File:
         node = fields.get(name)
         if node is None or _is_null(node):
             return False
-        if node.tag != "tag:yaml.org,2002:bool":
+        flag = _FLAGS.get(node.value.lower()) if isinstance(node, ScalarNode) else None
+        if flag is None or node.tag != "tag:yaml.org,2002:bool":
             raise self.error(node, f"{name}: expected true or false")
-        return node.value.lower() in ("true", "yes", "on")
+        return flag

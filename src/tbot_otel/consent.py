@@ -7,7 +7,6 @@
 """
 
 import os
-from enum import Enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,36 +18,24 @@ _YES = ("1", "t", "T", "TRUE", "true", "True")
 _NO = ("0", "f", "F", "FALSE", "false", "False")
 
 
-class Decision(Enum):
-    """The decision, under the names of OpenTelemetry's samplers."""
-
-    DROP = "drop"
-    RECORD_AND_SAMPLE = "record and sample"
-
-
 class Consent:
     """What the environment says to the telemetry.
 
     Attributes:
-        decision: Whether a record may leave.
+        granted: The decision: whether a record may leave.
         variable: The variable that decided.
         reason: A sentence that a person can read.
     """
 
-    __slots__ = ("decision", "reason", "variable")
+    __slots__ = ("granted", "reason", "variable")
 
-    def __init__(self, decision: Decision, variable: str, reason: str) -> None:
-        self.decision = decision
+    def __init__(self, *, granted: bool, variable: str, reason: str) -> None:
+        self.granted = granted
         self.variable = variable
         self.reason = reason
 
-    @property
-    def granted(self) -> bool:
-        """Whether a record may leave."""
-        return self.decision is Decision.RECORD_AND_SAMPLE
-
     def __repr__(self) -> str:
-        return f"Consent({self.decision}, {self.variable!r}, {self.reason!r})"
+        return f"Consent({self.granted}, {self.variable!r}, {self.reason!r})"
 
 
 class OptInSampler:
@@ -71,11 +58,13 @@ class OptInSampler:
                 problem = "opts out"
             else:
                 problem = "is set to neither yes (1, t, true) nor no (0, f, false)"
-            return Consent(Decision.DROP, OPT_IN, f"{OPT_IN} {problem}")
+            return _refused(OPT_IN, problem)
         if self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-            return Consent(
-                Decision.DROP, "OTEL_SDK_DISABLED", "OTEL_SDK_DISABLED turns all telemetry off"
-            )
+            return _refused("OTEL_SDK_DISABLED", "turns all telemetry off")
         if self._environ.get("DO_NOT_TRACK", "") not in ("", "0", "false"):
-            return Consent(Decision.DROP, "DO_NOT_TRACK", "DO_NOT_TRACK asks not to be tracked")
-        return Consent(Decision.RECORD_AND_SAMPLE, OPT_IN, f"{OPT_IN} opts in")
+            return _refused("DO_NOT_TRACK", "asks not to be tracked")
+        return Consent(granted=True, variable=OPT_IN, reason=f"{OPT_IN} opts in")
+
+
+def _refused(variable: str, problem: str) -> Consent:
+    return Consent(granted=False, variable=variable, reason=f"{variable} {problem}")

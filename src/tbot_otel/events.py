@@ -26,10 +26,12 @@ _STAGE = rf"-(?:alpha|beta|rc|dev)(?:\.{_NUMBER})?"
 _VERSION = rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:{_STAGE})?"
 # What may follow a version, and name a person. A fourth number makes an address, not a version.
 _VERSION_TAIL = r"(?:[-+].*|(?<=[a-z])\..*)?"
-# No dot and no @ (host names, addresses, e-mail), at most three digits, and fewer than twelve
-# hexadecimal digits in a row (addresses, account numbers, UUIDs, hashes).
+# No dot and no @ (host names, addresses, e-mail), at most three digits, fewer than twelve
+# hexadecimal digits in a row (account numbers, UUIDs, hashes), and no six pairs of them (hardware
+# addresses).
 _HELPER = (
     r"(?=.{1,64}$)(?!(?:[^0-9]*[0-9]){4})(?!.*[0-9A-Fa-f]{12})"
+    r"(?!.*(?:[0-9A-Fa-f]{2}[-_]){5}[0-9A-Fa-f]{2})"
     r"(?:[a-z][a-z0-9-]*:)?[A-Za-z][A-Za-z0-9_-]*(?:/[A-Za-z][A-Za-z0-9_-]*)*"
 )
 _HELPER_VERSION = rf"v?{_NUMBER}(?:\.{_NUMBER}){{0,2}}(?:{_STAGE})?"

@@ -22,6 +22,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tbot_otel.policy import Reason
 
+# A child that is forked while a thread imports keeps half-made modules, which fail or hang in it.
+_building = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_building.acquire,
+        after_in_parent=_building.release,
+        after_in_child=_building.release,
+    )
+
 _logger = logging.getLogger("tbot_otel")
 
 
@@ -131,7 +140,6 @@ class TbotLogExporter(LogRecordExporter):
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._answers = otlp.Answers()
         self._exporter = self._given
 
@@ -180,22 +188,25 @@ class TbotLogExporter(LogRecordExporter):
         try:
             delivered = exporter.export(batch) is LogRecordExportResult.SUCCESS
         except Exception as error:  # noqa: BLE001 - whatever an exporter raises stays here
-            problem = f"the exporter raised {type(error).__name__}"
+            said = "the Collector gave no answer" if isinstance(error, OSError) else "it failed"
+            problem = self._answers.refusal or f"{said} ({type(error).__name__})"
             _logger.warning("%d records were not delivered: %s", len(batch), problem)
             return problem
         finally:
             detach(token)
-        if delivered and self._answers.refusal:
-            _logger.warning("%d records were not delivered: %s", len(batch), self._answers.refusal)
-        elif not delivered:
-            return self._answers.refusal or "the Collector gave no answer of success"
-        return self._answers.refusal
+        refusal = self._answers.refusal
+        if not delivered:
+            # The official exporter has logged it.
+            return refusal or "the Collector gave no answer of success"
+        if refusal:
+            _logger.warning("%d records were not delivered: %s", len(batch), refusal)
+        return refusal
 
     def _open(self) -> LogRecordExporter | None:
         if self._pid != os.getpid():
             # A forked child must not write to its parent's connections.
             self._reset()
-        with self._lock:
+        with _building:
             if self._exporter is None and self._problem is None:
                 try:
                     self._exporter = otlp.build(self._arguments, self._answers)

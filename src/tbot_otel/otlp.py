@@ -33,47 +33,47 @@ _MODULES = {
     "http/json": "opentelemetry.exporter.otlp.json.http",
 }
 
+_NO_RECEIVER = "what answered is no OTLP receiver"
 _GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
 
 
-def standard(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The value of ``OTEL_EXPORTER_OTLP_LOGS_{name}``, else of ``OTEL_EXPORTER_OTLP_{name}``.
-
-    An empty one counts as not set.
-    """
-    value = environ.get(f"OTEL_EXPORTER_OTLP_LOGS_{name}") or environ.get(
-        f"OTEL_EXPORTER_OTLP_{name}"
-    )
-    return value or None
+def standard(name: str) -> str | None:
+    """Return ``OTEL_EXPORTER_OTLP_LOGS_{name}``, else the variable without ``LOGS_``, if set."""
+    prefix = "OTEL_EXPORTER_OTLP"
+    return os.environ.get(f"{prefix}_LOGS_{name}") or os.environ.get(f"{prefix}_{name}") or None
 
 
-def protocol(environ: Mapping[str, str] = os.environ) -> str:
-    """The protocol that the variables ask for: ``http/protobuf`` if they do not."""
-    return (standard("PROTOCOL", environ) or "http/protobuf").strip()
+def protocol() -> str:
+    """Return the protocol that the variables ask for: ``http/protobuf`` if they do not."""
+    return (standard("PROTOCOL") or "http/protobuf").strip()
 
 
-def timeout(environ: Mapping[str, str] = os.environ) -> float | None:
-    """The time-out of an export that the variables ask for, in seconds, as this SDK reads it."""
+def timeout() -> float | None:
+    """Return the time-out of an export in seconds, as this SDK reads it; None if it is not set."""
     try:
-        seconds = float(standard("TIMEOUT", environ) or "")
+        seconds = float(standard("TIMEOUT") or "")
     except ValueError:
         return None
     return seconds if 0 <= seconds < threading.TIMEOUT_MAX else None
 
 
-def endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """Where the variables send logs to, fit to be shown: no user, password, query or fragment."""
-    from urllib.parse import urlsplit
+def endpoint() -> str:
+    """Return where the variables send logs to, without what could be secret in it.
 
-    if protocol(environ) == "grpc":
-        url = standard("ENDPOINT", environ) or "http://localhost:4317"
-    elif specific := environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
+    That is a user, a password, a query and a fragment.
+    """
+    if protocol() == "grpc":
+        url = standard("ENDPOINT") or "http://localhost:4317"
+    elif specific := os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         url = specific
     else:
-        base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
         url = base.removesuffix("/") + "/v1/logs"
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    rest, _, hidden = rest.replace("#", "?").partition("?")
+    # A ? or # that a password was not quoted for cannot be told from a query's.
+    rest = "" if "@" in hidden else rest.rpartition("@")[2]
+    return f"{scheme}{separator}{rest}"
 
 
 def check(name: str) -> None:
@@ -187,19 +187,30 @@ class Answers(threading.local):
 
 
 def _partial_success(response: "requests.Response") -> str | None:
-    from google.protobuf import json_format, message
+    # The exporter has imported these.
+    from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-    answer = ExportLogsServiceResponse()
+    if not response.content:
+        return None
+    kind = response.headers.get("Content-Type", "")
     try:
-        if response.headers.get("Content-Type", "").startswith("application/json"):
-            json_format.Parse(response.content or b"{}", answer, ignore_unknown_fields=True)
+        if kind.startswith("application/json"):
+            partial = response.json().get("partialSuccess") or {}
+            rejected = int(partial.get("rejectedLogRecords") or 0)
+        elif kind.startswith("text/"):
+            return _NO_RECEIVER
         else:
-            answer.ParseFromString(response.content)
-    except (json_format.ParseError, message.DecodeError):
-        return "what answered is no OTLP receiver"
-    rejected = answer.partial_success.rejected_log_records
+            answer = ExportLogsServiceResponse.FromString(response.content)
+            rejected = answer.partial_success.rejected_log_records
+    except (AttributeError, TypeError, ValueError, DecodeError):
+        return _NO_RECEIVER
     return f"the Collector rejected {rejected} of the records sent" if rejected else None
+
+
+def _has_credential_provider(transport: str) -> bool:
+    prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{transport}"
+    return any(os.environ.get(f"{prefix}_{logs}CREDENTIAL_PROVIDER") for logs in ("LOGS_", ""))
 
 
 def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
@@ -219,6 +230,8 @@ def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
     check(name)
     try:
         return builders[name](arguments, answers)
+    except ExporterConfigurationError:
+        raise
     except Exception as error:
         raise ExporterConfigurationError(
             f"protocol {name}: the exporter does not take its arguments or OTEL_EXPORTER_OTLP_* "
@@ -242,16 +255,23 @@ def _http_protobuf(arguments: Arguments, answers: Answers) -> "LogRecordExporter
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
+    class Session(requests.Session):
+        def merge_environment_settings(
+            self, url: "Any", proxies: "Any", stream: "Any", verify: "Any", cert: "Any"
+        ) -> "Any":
+            # REQUESTS_CA_BUNDLE is for whoever names no CA for the export.
+            verify = verify or self.verify
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
     session = None
-    if not any(
-        os.environ.get(f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER")
-        for signal in ("", "LOGS_")
-    ):
-        session = requests.Session()
+    if not _has_credential_provider("HTTP"):
+        session = Session()
         session.hooks["response"].append(answers.read)
-        # A redirect makes a GET of the export, and a cookie would tie one record to the next.
+        # A redirect would make a GET of the export, a cookie tie one record to the next, and
+        # .netrc add a person's own login.
         session.max_redirects = 0
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        session.auth = lambda request: request
     return OTLPLogExporter(
         compression=Compression(arguments.compression) if arguments.compression else None,
         session=session,
@@ -290,16 +310,22 @@ def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
         if not path:
             return None
         with open(path, "rb") as file:
-            return file.read()
+            return file.read() or None
 
+    authority = read("ca_file", "CERTIFICATE")
+    key = read("key_file", "CLIENT_KEY")
+    certificate = read("cert_file", "CLIENT_CERTIFICATE")
+    if (key is None) != (certificate is None):
+        # gRPC ends the process at one without the other.
+        raise ExporterConfigurationError("tls: expected a client's key and certificate, or neither")
     credentials = None
-    if arguments.tls.keys() & {"ca_file", "key_file", "cert_file"}:
-        credentials = ssl_channel_credentials(
-            read("ca_file", "CERTIFICATE"),
-            read("key_file", "CLIENT_KEY"),
-            read("cert_file", "CLIENT_CERTIFICATE"),
-        )
-    compression = arguments.compression and _GRPC_COMPRESSIONS[arguments.compression]
+    named = authority is not None or key is not None
+    if arguments.tls.keys() & {"ca_file", "key_file", "cert_file"} or (
+        named and not _has_credential_provider("GRPC")
+    ):
+        credentials = ssl_channel_credentials(authority, key, certificate)
+    # As a variable, the official exporter does not know the specification's "none".
+    compression = _GRPC_COMPRESSIONS.get(arguments.compression or standard("COMPRESSION") or "")
     return OTLPLogExporter(
         endpoint=arguments.endpoint,
         insecure=arguments.tls.get("insecure"),

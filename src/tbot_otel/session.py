@@ -1,10 +1,12 @@
 """A session: one start of tbot, the id that ties its records together, and what became of them."""
 
 import os
-import threading
 import time
-import uuid
 from enum import Enum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import Event
 
 
 class Status(Enum):
@@ -54,21 +56,32 @@ class Session:
     __slots__ = ("_outcome", "_pid", "_settled", "id", "started")
 
     def __init__(self) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = _uuid4()
         self.started = time.time_ns()
         self._pid = os.getpid()
         self._outcome = _PENDING
-        self._settled = threading.Event()
+        self._settled: Event | None = None
 
     def belongs_here(self) -> bool:
         """Whether this process made it. A forked child has no share in its parent's sessions."""
         return self._pid == os.getpid()
 
+    def track(self) -> None:
+        """Let `flush` wait for what becomes of the record."""
+        from threading import Event
+
+        self._settled = Event()
+
+    def fail(self, error: Exception) -> None:
+        """Settle with an error of ours."""
+        self.settle(Outcome(Status.FAILED, f"it could not be sent ({type(error).__name__})"))
+
     def settle(self, outcome: Outcome) -> None:
         """Say what became of the record. The first word stands, unless it was HANDED_OVER."""
         if self._outcome.status in (Status.PENDING, Status.HANDED_OVER):
             self._outcome = outcome
-            self._settled.set()
+            if self._settled is not None:
+                self._settled.set()
 
     def flush(self, timeout: float) -> Outcome:
         """Wait for the record, and say what became of it.
@@ -79,9 +92,17 @@ class Session:
         Returns:
             The outcome; `Status.PENDING` if the record was still under way.
         """
-        if self.belongs_here():
+        if self._settled is not None and self.belongs_here():
             self._settled.wait(timeout)
         return self._outcome
+
+
+def _uuid4() -> str:
+    # By hand (RFC 9562, section 5.4), as to import uuid costs more than the rest of a refusal.
+    bits = int.from_bytes(os.urandom(16))
+    bits = bits & ~(0xF << 76) & ~(0x3 << 62) | 0x4 << 76 | 0x2 << 62
+    digits = f"{bits:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 _current: Session | None = None

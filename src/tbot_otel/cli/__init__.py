@@ -31,12 +31,18 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> "NoReturn":
-        self.exit(2, f"{self.prog}: {message}\n")
+        # argparse repeats what is glued to an option that takes no value.
+        before, ignored, _ = message.partition("ignored explicit argument")
+        self.exit(2, f"{self.prog}: {before}{'expected no value' if ignored else ''}\n")
 
     def parse(self, words: "Sequence[str]") -> argparse.Namespace:
         options, unknown = self.parse_known_args(words)
         if unknown:
-            names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            names = [
+                word.partition("=")[0] if word.startswith("--") else word[:2]
+                for word in unknown
+                if word.startswith("-")
+            ]
             self.error(f"unknown: {' '.join(names) or 'an argument'} (see {self.prog} --help)")
         return options
 

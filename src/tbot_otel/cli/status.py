@@ -83,7 +83,7 @@ def _endpoint_problems(protocol: str) -> list[str]:
     problems = []
     endpoint = otlp.endpoint()
     port = _FOREIGN_PORTS.get(protocol, "none")
-    if endpoint.partition("://")[2].partition("/")[0].endswith(port):
+    if endpoint.rpartition("://")[2].partition("/")[0].endswith(port):
         other = "HTTP" if protocol == "grpc" else "gRPC"
         problems.append(
             f"the endpoint's port {port[1:]} is for {other}, the protocol is {protocol}"

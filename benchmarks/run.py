@@ -1,0 +1,310 @@
+"""Measures this package against the bare interpreter and the plain SDK, and prints a page.
+
+Every figure is of a process of its own, both sides of a row by turns, with compiled bytecode, in an
+environment that holds nothing but what the row is about.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from collectors import Rotel, free_port, silent  # noqa: E402 - found by the line above
+
+PROTOCOLS = ("http/protobuf", "grpc")
+MOST_EXITS = 5
+PATIENCE = 60.0
+
+BARE = ("-c", "pass")
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
+START = str(HERE / "start.py")
+PLAIN = str(HERE / "plain_sdk.py")
+CALL = str(HERE / "call.py")
+BATCH = str(HERE / "batch.py")
+
+HEAD = """\
+# Benchmarks
+
+What `python benchmarks/run.py --runs {runs}` printed, on {python} with opentelemetry-sdk {sdk} and
+tbot-otel {ours}, {cores} cores ({machine}).
+
+Every time and peak memory (the resident set) is the median of many processes, ours and theirs by
+turns, with compiled bytecode; a ratio is ours to theirs, and judged as it is shown. A call of
+`record_start` is timed on top of `import opentelemetry.sdk._logs`, in the caller's thread; a later
+call is made while the first one's record is under way.
+
+| what | against | ours | theirs | ratio | goal | met | peak memory in MiB, ours / theirs |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+class Sample(NamedTuple):
+    """What a process took, and what it printed."""
+
+    seconds: float
+    mebibytes: float
+    output: str
+
+
+Sides = tuple[list[Sample], list[Sample]]
+
+
+class Bench:
+    """Runs what is measured.
+
+    Args:
+        runs: How often each side of a row runs.
+        rotel: A healthy Collector.
+        bytecode: The folder for compiled bytecode.
+    """
+
+    def __init__(self, runs: int, rotel: Rotel, bytecode: str) -> None:
+        self.runs = runs
+        self.rotel = rotel
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        self._environ = {**kept, "PYTHONPYCACHEPREFIX": bytecode}
+
+    def compile(self) -> None:
+        """Compile what either side may import."""
+        paths = sysconfig.get_paths()
+        folders = {paths["stdlib"], paths["purelib"], paths["platlib"], str(ROOT / "src")}
+        words = ["-m", "compileall", "-q", "-x", "/(test|tests|idlelib|lib2to3)/", *folders]
+        # What does not compile is imported by neither side: templates, other Pythons' files.
+        subprocess.run(
+            [sys.executable, *words], env=self._environ, capture_output=True, check=False
+        )
+
+    def sample(self, *words: str, status: int = 0, environ: dict[str, str] | None = None) -> Sample:
+        """Run this Python with words behind it.
+
+        Args:
+            words: The words behind ``python``.
+            status: The status that it must end with.
+            environ: The variables, beside those that it cannot do without.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(HERE / "launch.py"), sys.executable, *words],
+            env={**self._environ, **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        try:
+            output, errors = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        *printed, measured = output.splitlines()
+        seconds, memory, ended = measured.split()
+        if int(ended) != status:
+            sys.exit(f"{' '.join(words)} ended with status {ended}: {errors}")
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return Sample(float(seconds), int(memory) / unit, "\n".join(printed))
+
+    def by_turns(
+        self,
+        ours: tuple[str, ...],
+        theirs: tuple[str, ...],
+        *,
+        status: int = 0,
+        environ: dict[str, str] | None = None,
+        most: int | None = None,
+    ) -> Sides:
+        """Run ours and theirs, again and again.
+
+        Args:
+            ours: The words behind ``python`` that are measured.
+            theirs: The words that they are measured against.
+            status: The status that ours must end with; theirs must end with 0.
+            environ: The variables of both.
+            most: The most runs, where they are long.
+        """
+        sides: Sides = ([], [])
+        for _ in range(min(self.runs, most or self.runs)):
+            sides[0].append(self.sample(*ours, status=status, environ=environ))
+            sides[1].append(self.sample(*theirs, environ=environ))
+        return sides
+
+    @contextlib.contextmanager
+    def collector(self, state: str, protocol: str = "http/protobuf") -> Iterator[dict[str, str]]:
+        """The variables of an opt-in that sends to a Collector in a state."""
+        with contextlib.ExitStack() as stack:
+            if state == "healthy":
+                endpoint = self.rotel.endpoint(protocol)
+            else:
+                port = free_port() if state == "refused" else stack.enter_context(silent())
+                endpoint = f"http://127.0.0.1:{port}"
+            yield {
+                "TELEPORT_ANONYMOUS_TELEMETRY": "1",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            }
+
+    def received(self) -> int:
+        """How many starts the healthy Collector has printed."""
+        return sum(printed.count("EventName: tbot.start") for printed in self.rotel.resources())
+
+
+def row(
+    what: str,
+    against: str,
+    sides: Sides,
+    *,
+    ratio: float | None = None,
+    seconds: float | None = None,
+) -> str:
+    """Return a row of the page.
+
+    Args:
+        what: What is measured.
+        against: What it is measured against.
+        sides: The samples of ours, and of theirs if there are any.
+        ratio: The goal, as a part of theirs.
+        seconds: The goal, as a time of ours.
+    """
+    times = [statistics.median(sample.seconds for sample in side) for side in sides if side]
+    memory = [statistics.median(sample.mebibytes for sample in side) for side in sides if side]
+    shown = [_time(median) for median in times]
+    part = round(times[0] / times[1], 2) if sides[1] else None
+    goal, met = "-", "-"
+    if ratio is not None and part is not None:
+        goal, met = f"<= {ratio}", "yes" if part <= ratio else "**no**"
+    if seconds is not None:
+        goal, met = f"<= {_time(seconds)}", "yes" if times[0] <= seconds else "**no**"
+        shown[0] += f" (worst {_time(max(sides[0]).seconds)})"
+    cells = (
+        *(what, against, shown[0], shown[1] if sides[1] else "-"),
+        *("-" if part is None else f"{part:.2f}", goal, met),
+        " / ".join(f"{median:.1f}" for median in memory),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _time(seconds: float) -> str:
+    units = (("s", 1.0), ("ms", 1e3), ("µs", 1e6))
+    unit, factor = next((pair for pair in units if seconds * pair[1] >= 1), units[-1])
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def silence(bench: Bench) -> Iterator[str]:
+    """What there is without consent: next to nothing."""
+    for what, words, status, goal in (
+        ("`import tbot_otel`", ("-c", "import tbot_otel"), 0, 1.15),
+        ("process with `record_start`, not opted in", (START,), 0, 2.0),
+        ("`tbot-otel emit`, not opted in", (COMMAND, "emit"), 0, 3.0),
+        ("`tbot-otel status`, not opted in", (COMMAND, "status"), 3, 3.0),
+    ):
+        sides = bench.by_turns(words, BARE, status=status)
+        yield row(what, "bare interpreter", sides, ratio=goal)
+
+
+def call(bench: Bench) -> Iterator[str]:
+    """What `record_start` takes of its caller's time."""
+    for state in ("healthy", "refused", "silent"):
+        first, later, imported = [], [], []
+        for _ in range(bench.runs):
+            with bench.collector(state) as environ:
+                sample = bench.sample(CALL, environ=environ)
+            module, one, *others = map(float, sample.output.split())
+            first.append(sample._replace(seconds=one))
+            later += [sample._replace(seconds=other) for other in others]
+            imported.append(sample._replace(seconds=module + one))
+        what = f"call of `record_start`, Collector {state}"
+        yield row(f"{what}: the first", "-", (first, []), seconds=1e-3)
+        yield row(f"{what}: a later one", "-", (later, []), seconds=1e-3)
+        # An import statement is no call, so there is no goal.
+        yield row(f"{what}: the first and its import statement", "-", (imported, []))
+
+
+def start(bench: Bench) -> Iterator[str]:
+    """A process that records one start, and the Collector receives it."""
+    for protocol in PROTOCOLS:
+        before = bench.received()
+        with bench.collector("healthy", protocol) as environ:
+            sides = bench.by_turns((START,), (PLAIN, protocol), environ=environ)
+        deadline = time.monotonic() + PATIENCE
+        while bench.received() < before + 2 * bench.runs:
+            if time.monotonic() > deadline:
+                sys.exit(f"{protocol}: the Collector has not received every record")
+            time.sleep(0.1)
+        yield row(f"process with one start, {protocol}", "plain SDK", sides, ratio=1.0)
+
+
+def leave(bench: Bench) -> Iterator[str]:
+    """A process that records one start, and no Collector receives it."""
+    for state in ("refused", "silent"):
+        for protocol in PROTOCOLS:
+            with bench.collector(state, protocol) as environ:
+                sides = bench.by_turns(
+                    (START,), (PLAIN, protocol), environ=environ, most=MOST_EXITS
+                )
+            what = f"process with one start, {protocol}, Collector {state}"
+            yield row(what, "plain SDK", sides, seconds=2.3)
+
+
+def batch(bench: Bench) -> Iterator[str]:
+    """What the exporter itself does to a record."""
+    for sessions, of in (("one", "the process's own session"), ("many", "as many sessions")):
+        ours, theirs = bench.by_turns(
+            (BATCH, "ours", sessions),
+            (BATCH, "theirs", sessions),
+            environ={"TELEPORT_ANONYMOUS_TELEMETRY": "1"},
+        )
+        for side in (ours, theirs):
+            side[:] = [sample._replace(seconds=float(sample.output)) for sample in side]
+        what = f"exporter's own work, a record of 512 of {of}"
+        yield row(what, "OTLP encoding of the batch as received", (ours, theirs), ratio=0.5)
+
+
+BENCHMARKS = {"silence": silence, "call": call, "start": start, "exit": leave, "batch": batch}
+
+
+def main() -> None:
+    """Print the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "--runs", type=int, default=40, help=f"runs of each side (exits: at most {MOST_EXITS})"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.names) - BENCHMARKS.keys():
+        parser.error(f"unknown: {', '.join(unknown)}")
+    if options.runs < 1:
+        parser.error("--runs: expected 1 or more")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with Rotel(folder).running() as rotel:
+            bench = Bench(options.runs, rotel, str(folder / "bytecode"))
+            bench.compile()
+            head = HEAD.format(
+                runs=options.runs,
+                python=f"{platform.python_implementation()} {platform.python_version()}",
+                sdk=metadata.version("opentelemetry-sdk"),
+                ours=metadata.version("tbot-otel"),
+                cores=os.cpu_count(),
+                machine=f"{platform.system()}, {platform.machine()}",
+            )
+            print(head, flush=True)
+            for name in options.names or BENCHMARKS:
+                for line in BENCHMARKS[name](bench):
+                    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The sender: records leave on a thread of its own, and an exit waits for them for a moment."""
+
+import atexit
+import os
+import threading
+import time
+from collections import deque
+
+from tbot_otel import __version__, otlp
+from tbot_otel.exporter import TbotLogExporter
+from tbot_otel.record import SCOPE_NAME, EventLogRecord, readable
+from tbot_otel.session import Outcome, Status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+
+EXIT_WAIT = 2.0
+"""The longest wait of an exiting process for a record under way, in seconds."""
+MOST_UNDER_WAY = 64
+"""The records that a process can have under way; one more fails at once."""
+
+
+class _Sender:
+    """Sends the records of a process one after another, on a daemon thread that ends with them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: deque[tuple[EventLogRecord, LoggerProvider | None]] = deque()
+        self._running = False
+
+    def submit(self, record: EventLogRecord, provider: "LoggerProvider | None") -> None:
+        with self._lock:
+            if len(self._under_way) == MOST_UNDER_WAY:
+                too_many = f"{MOST_UNDER_WAY} records are under way already"
+                record.session.settle(Outcome(Status.FAILED, too_many))
+                return
+            if not self._running:
+                threading.Thread(target=self._run, name="tbot_otel", daemon=True).start()
+                self._running = True
+                # Handlers run last in, first out: the SDK's must come after ours.
+                atexit.unregister(_wait_at_exit)
+                atexit.register(_wait_at_exit)
+            self._under_way.append((record, provider))
+
+    def wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            records = [record for record, _ in self._under_way]
+        for record in records:
+            record.session.flush(max(0.0, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        exporter: TbotLogExporter | None = None
+        while True:
+            with self._lock:
+                if not self._under_way:
+                    self._running = False
+                    break
+                record, provider = self._under_way[0]
+            try:
+                if provider is None:
+                    exporter = exporter or TbotLogExporter()
+                    exporter.export([readable(record)])
+                else:
+                    _emit(record, provider)
+            except Exception as error:  # noqa: BLE001 - the next record goes on
+                record.session.fail(error)
+            with self._lock:
+                self._under_way.popleft()
+        if exporter is not None:
+            exporter.shutdown()
+
+
+def _emit(record: EventLogRecord, provider: "LoggerProvider") -> None:
+    provider.get_logger(SCOPE_NAME, __version__).emit(record)
+    # An exporter of ours in that pipeline says more than this, now or later.
+    if flush := getattr(provider, "force_flush", None):
+        flush()
+    record.session.settle(Outcome(Status.HANDED_OVER, "the logger_provider took it"))
+
+
+_sender = _Sender()
+
+
+def submit(record: EventLogRecord, provider: "LoggerProvider | None") -> None:
+    """Send a record in the background.
+
+    Args:
+        record: The record. Its session is told what becomes of it.
+        provider: The pipeline to emit it into; the private one unless given.
+    """
+    record.session.track()
+    _sender.submit(record, provider)
+
+
+def _start_afresh() -> None:
+    # A forked child has neither the thread nor a share in its parent's records.
+    global _sender
+    _sender = _Sender()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
+
+
+def _wait_at_exit() -> None:
+    timeout = otlp.timeout()
+    _sender.wait(EXIT_WAIT if timeout is None else min(EXIT_WAIT, timeout))

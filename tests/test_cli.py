@@ -1,0 +1,726 @@
+"""The command line: what it takes, what it says, and how it ends."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cases import tbot_that
+from collectors import Answer, Rotel, Standin, free_port, plain, run, silent
+from tbot_otel import __version__
+from tbot_otel.cli import COMMANDS, _source, main
+
+SECRET = "web01"
+SCRIPT = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
+COUNT = "a whole number from 0 to 2147483647"
+DISABLED = "OTEL_SDK_DISABLED turns all telemetry off"
+NO_CONSENT = "TELEPORT_ANONYMOUS_TELEMETRY is not set"
+SOURCE_OPTIONS = {
+    *("--config", "--oneshot", "--daemon", "--join-method", "--tbot-version"),
+    *(f"--destinations-{kind}" for kind in ("other", "database", "kubernetes", "application")),
+}
+
+
+def fails(*words: str) -> int | str | None:
+    """Return the status that a command ends with where its words are wrong."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("", 2),
+        ("--help", 0),
+        ("--version", 0),
+        ("status --help", 0),
+        ("nonsense", 2),
+        ("events", 0),
+        ("status", 3),
+        ("emit", 0),
+        ("emit --config missing.yaml", 0),
+        ("preview --config missing.yaml", 2),
+    ],
+)
+def test_two_ways_in(words: str, status: int) -> None:
+    """``python -m tbot_otel`` and the installed command do the same."""
+    module = run("-m", "tbot_otel", *words.split())
+    command = run(SCRIPT, *words.split())
+    assert module.returncode == status
+    assert (module.returncode, module.stdout, module.stderr) == (
+        *(command.returncode, command.stdout, command.stderr),
+    )
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help names every command, and what it is for."""
+    assert fails("--help") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith("usage: tbot-otel COMMAND [OPTION ...]\n")
+    for name, brief in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(brief)}$", printed.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("events", {"--json"}),
+        ("status", {"--json"}),
+        ("emit", SOURCE_OPTIONS),
+        ("preview", SOURCE_OPTIONS | {"--output"}),
+    ],
+)
+def test_help_of_a_command(
+    name: str, options: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of a command names its options."""
+    assert fails(name, "--help") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith(f"usage: tbot-otel {name} [-h] ")
+    assert {*re.findall(r"--[a-z-]+", printed.out)} == options | {"--help"}
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is this package's."""
+    assert fails("--version") == 0
+    assert capsys.readouterr() == (f"tbot-otel {__version__}\n", "")
+
+
+def unknown(words: str) -> str:
+    """Return the line about words that emit does not know."""
+    return f"tbot-otel emit: unknown: {words} (see tbot-otel emit --help)"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), "tbot-otel: the following arguments are required: COMMAND"),
+        ((SECRET,), f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"),
+        (("EMIT",), f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"),
+        (("emit", SECRET), unknown("an argument")),
+        (("emit", SECRET, "--secret", SECRET), unknown("--secret")),
+        (("emit", f"--secret={SECRET}", f"-p={SECRET}", SECRET), unknown("--secret -p")),
+        (("emit", f"-p{SECRET}"), unknown("-p")),
+        (("emit", "--one"), unknown("--one")),
+        (("emit", "--output", SECRET), unknown("--output")),
+        (("emit", "--config"), "tbot-otel emit: argument --config: expected one argument"),
+        (
+            ("emit", "--oneshot", "--daemon"),
+            "tbot-otel emit: argument --daemon: not allowed with argument --oneshot",
+        ),
+        *(
+            (
+                ("emit", f"--destinations-{kind}", value),
+                f"tbot-otel emit: argument --destinations-{kind}: expected {COUNT}",
+            )
+            for kind in ("other", "database", "kubernetes", "application")
+            for value in (SECRET, "-1", "1.0", "2147483648", "", "1_0", "\N{FULLWIDTH DIGIT ONE}")
+        ),
+        *(
+            (
+                ("emit", "--tbot-version", value),
+                "tbot-otel emit: argument --tbot-version: expected a value such as 18.3.0",
+            )
+            for value in (SECRET, "v18.3.0", "18.3", "", "_OTHER", "192.0.2.1")
+        ),
+    ],
+)
+def test_wrong_words(words: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong words end with status 2, and one line that repeats no value."""
+    assert fails(*words) == 2
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (f"--version={SECRET}",),
+        (f"-h{SECRET}",),
+        ("emit", f"--oneshot={SECRET}"),
+        ("emit", f"--help={SECRET}"),
+        ("emit", "--join-method", SECRET),
+        ("status", f"--json={SECRET}"),
+    ],
+)
+def test_a_value_is_not_repeated(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does it where argparse, or the list of what is expected, has a line of its own."""
+    assert fails(*words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert SECRET not in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+HTTP = "http://localhost:4318/v1/logs"
+GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+JSON_PACKAGE = "opentelemetry-exporter-otlp-json-http"
+UNKNOWN_PROTOCOL = "protocol: expected one of http/protobuf, grpc, http/json"
+HELPER = "_TBOT_TELEMETRY_HELPER"
+HELPER_VERSION = "_TBOT_TELEMETRY_HELPER_VERSION"
+HTTP_AT_GRPC = "the endpoint's port 4317 is for gRPC, the protocol is {}"
+GRPC_AT_HTTP = "the endpoint's port 4318 is for HTTP, the protocol is grpc"
+
+
+def has_json() -> bool:
+    """Whether the OTLP/JSON exporter is installed here."""
+    try:
+        importlib.metadata.version(JSON_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
+    ("opted in", {}, {}),
+    *(
+        (
+            reason,
+            environ,
+            {"would_send": False, "variable": reason.partition(" ")[0], "reason": reason},
+        )
+        for environ, reason in (
+            ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, NO_CONSENT),
+            ({"TELEPORT_ANONYMOUS_TELEMETRY": "0"}, "TELEPORT_ANONYMOUS_TELEMETRY opts out"),
+            ({"OTEL_SDK_DISABLED": "true"}, DISABLED),
+            ({"DO_NOT_TRACK": "1"}, "DO_NOT_TRACK asks not to be tracked"),
+        )
+    ),
+    ("grpc", GRPC, {"protocol": "grpc", "endpoint": "http://localhost:4317"}),
+    (
+        "http/json",
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+        {"protocol": "http/json"}
+        if has_json()
+        else {
+            "protocol": "http/json",
+            "would_send": False,
+            "reason": f"protocol http/json: the package {JSON_PACKAGE} is not installed",
+        },
+    ),
+    (
+        "an unknown protocol",
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"},
+        {
+            "protocol": "carrier-pigeon",
+            "would_send": False,
+            "reason": UNKNOWN_PROTOCOL,
+        },
+    ),
+    (
+        "an unknown protocol without consent",
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon", "TELEPORT_ANONYMOUS_TELEMETRY": ""},
+        {"protocol": "carrier-pigeon", "would_send": False, "reason": NO_CONSENT},
+    ),
+    (
+        "an endpoint",
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example/otlp/"},
+        {"endpoint": "https://collector.example/otlp/v1/logs"},
+    ),
+    (
+        "an endpoint for logs",
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://other.example",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector.example/otlp",
+        },
+        {"endpoint": "https://collector.example/otlp"},
+    ),
+    (
+        "a protocol for logs",
+        GRPC
+        | {
+            "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "",
+        },
+        {},
+    ),
+    *(
+        (
+            f"gRPC at an HTTP port: {endpoint}",
+            GRPC | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+            {"protocol": "grpc", "endpoint": endpoint, "problems": [GRPC_AT_HTTP]},
+        )
+        for endpoint in ("http://localhost:4318", "https://[::1]:4318", "localhost:4318")
+    ),
+    *(
+        (
+            f"gRPC at {endpoint}",
+            GRPC | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+            {"protocol": "grpc", "endpoint": endpoint},
+        )
+        for endpoint in ("localhost:4317", "http://[::1]", "https://x:14318", "http://x:43180")
+    ),
+    *(
+        (
+            f"HTTP at a gRPC port: {endpoint}",
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+            {
+                "endpoint": f"{endpoint}/v1/logs",
+                "problems": [HTTP_AT_GRPC.format("http/protobuf")],
+            },
+        )
+        for endpoint in ("http://localhost:4317", "https://[::1]:4317/x")
+    ),
+    (
+        "an unknown protocol at any port",
+        {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://x:4317/", "OTEL_EXPORTER_OTLP_PROTOCOL": "x"},
+        {
+            "protocol": "x",
+            "endpoint": "http://x:4317/",
+            "would_send": False,
+            "reason": UNKNOWN_PROTOCOL,
+        },
+    ),
+    (
+        "a time-out that is meant in milliseconds",
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"},
+        {
+            "problems": [
+                "OTEL_EXPORTER_OTLP_TIMEOUT is over ten minutes: this SDK reads seconds",
+            ]
+        },
+    ),
+    ("a time-out", {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}, {}),
+    ("a helper", {HELPER: "gha:x/y"}, {"helper": {"helper": "gha:x/y"}}),
+    (
+        "a helper and its version",
+        {HELPER: "gha:x/y", HELPER_VERSION: "v1"},
+        {"helper": {"helper": "gha:x/y", "helper_version": "v1"}},
+    ),
+    (
+        "a helper that does not fit",
+        {HELPER: f"{SECRET}.example.com", HELPER_VERSION: "v1"},
+        {
+            "problems": [
+                f"{HELPER}: the value does not fit the pattern, so it is left out",
+                f"{HELPER_VERSION}: there is no helper that it could belong to, so it is left out",
+            ]
+        },
+    ),
+    (
+        "a version of a helper that does not fit",
+        {HELPER: "x", HELPER_VERSION: SECRET},
+        {
+            "helper": {"helper": "x"},
+            "problems": [
+                f"{HELPER_VERSION}: the value does not fit the pattern, so it is left out"
+            ],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("environ", "changes"),
+    [(environ, changes) for _, environ, changes in STATUS],
+    ids=[title for title, *_ in STATUS],
+)
+def test_status(
+    environ: dict[str, str],
+    changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The status says whether a start would be sent, why, where to, and what looks wrong."""
+    for name, value in ({"TELEPORT_ANONYMOUS_TELEMETRY": "1"} | environ).items():
+        monkeypatch.setenv(name, value)
+    expected = {
+        "would_send": True,
+        "reason": "TELEPORT_ANONYMOUS_TELEMETRY opts in",
+        "variable": "TELEPORT_ANONYMOUS_TELEMETRY",
+        "endpoint": HTTP,
+        "protocol": "http/protobuf",
+        "helper": {},
+        "problems": [],
+        **changes,
+    }
+    status = 0 if expected["would_send"] else 3
+
+    assert main(["status", "--json"]) == status
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert json.loads(printed.out) == expected
+
+    assert main(["status"]) == status
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines() == [
+        f"would send: {'yes' if expected['would_send'] else 'no'}, {expected['reason']}",
+        f"to:         {expected['endpoint']}",
+        f"protocol:   {expected['protocol']}",
+        f"helper:     {' '.join(expected['helper'].values()) or 'none'}",
+        *(f"problem:    {problem}" for problem in expected["problems"]),
+    ]
+
+
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("name", ["ENDPOINT", "LOGS_ENDPOINT"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *(f"http://user:{SECRET}@host:4318/x", f"https://{SECRET}@host", f"//user:{SECRET}@host"),
+        *(f"http://host/?key={SECRET}", f"http://host/#{SECRET}", f"http://host/?a@{SECRET}"),
+        # gRPC takes an endpoint without a scheme.
+        *(f"user:{SECRET}@host:4317", f"{SECRET}@host:4317", f"grpc://user:{SECRET}@host"),
+        # People forget to quote what stands in a password.
+        *(
+            f"http://user:{SECRET}/x@host",
+            f"http://user:{SECRET}?x@host",
+            f"http://u:{SECRET}#@host",
+        ),
+        # What cannot be read as a URL.
+        *(f"http://[user:{SECRET}@host", f"http://user:{SECRET}@host:port"),
+        f"http://user:{SECRET}@h\N{ACCOUNT OF}st",
+    ],
+)
+def test_status_shows_no_secret(
+    endpoint: str,
+    name: str,
+    protocol: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The status shows neither headers, nor an endpoint's user, password, query and fragment."""
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", f"x-key={SECRET}")
+    for words in (["status"], ["status", "--json"]):
+        assert main(words) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert SECRET not in printed.out
+
+
+def attributes(printed: str) -> dict[str, object]:
+    """The attributes of the record that preview printed."""
+    (logs,) = json.loads(printed)["resourceLogs"]
+    (record,) = logs["scopeLogs"][0]["logRecords"]
+    return plain(record["attributes"])
+
+
+FILE = """
+oneshot: true
+onboarding: {join_method: iam}
+destinations: [{app: a}, {app: b}, {database: {}}, {kubernetes_cluster: c}, {memory: {}}]
+"""
+OF_FILE: dict[str, object] = {
+    "tbot.run_mode": "one-shot",
+    "tbot.version": "18.3.0",
+    "tbot.join_type": "iam",
+    "tbot.destinations_other": 1,
+    "tbot.destinations_database": 1,
+    "tbot.destinations_kubernetes": 1,
+    "tbot.destinations_application": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("", {}),
+        ("--oneshot", {}),
+        ("--daemon", {"tbot.run_mode": "daemon"}),
+        ("--join-method=github", {"tbot.join_type": "github"}),
+        ("--join-method=", {"tbot.join_type": ""}),
+        ("--tbot-version=19.0.0-dev.someone", {"tbot.version": "19.0.0-dev"}),
+        *(
+            (f"--destinations-{kind} {count}", {f"tbot.destinations_{kind}": count})
+            for kind in ("other", "database", "kubernetes", "application")
+            for count in (0, 7, 2147483647)
+        ),
+    ],
+)
+def test_flags_win(
+    words: str, changes: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag wins over the file, and leaves the rest of it."""
+    config = tmp_path / "tbot.yaml"
+    config.write_text(FILE)
+    given = ["preview", "--tbot-version=18.3.0", "--config", str(config), *words.split()]
+    assert main(given) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert attributes(printed.out) == OF_FILE | changes
+
+
+def test_flags_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """There need not be a file: then tbot runs as a daemon, and nothing is configured."""
+    assert main(["preview", "--tbot-version", "18.3.0"]) == 0
+    empty = {name: 0 for name in OF_FILE if name.startswith("tbot.destinations_")}
+    assert attributes(capsys.readouterr().out) == {
+        "tbot.run_mode": "daemon",
+        "tbot.version": "18.3.0",
+        "tbot.join_type": "",
+        **empty,
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "version"),
+    [
+        ("echo Teleport v18.3.0 git:v18.3.0-0-gabcdef1 go1.24.9", "18.3.0"),
+        ("echo Teleport Enterprise v18.3.0 git:v18.3.0-0-gabcdef1 go1.24.9", "18.3.0"),
+        ("echo Teleport v19.0.0-dev git: go1.24.9", "19.0.0-dev"),
+        ("echo Teleport v18.0.0-dev.someone.1+build.meta git: go1.24.9", "18.0.0-dev"),
+        ("echo Teleport v18.3.0", "18.3.0"),
+        ("echo a warning; echo Teleport v18.3.0 git:; echo Proxy version: 17.0.0", "18.3.0"),
+        ("echo Teleport v18.3.0 git:; exit 1", "18.3.0"),
+        ("printf 'Teleport v18.3.0 \\377\\n'", "18.3.0"),
+        ("echo Teleport v18.3.0 >&2", "_OTHER"),
+        (f"echo Teleport v{SECRET}", "_OTHER"),
+        ("echo Teleport 18.3.0", "_OTHER"),
+        ("echo v18.3.0", "_OTHER"),
+        ("exit 0", "_OTHER"),
+        ("exit 127", "_OTHER"),
+        ("kill -9 $$", "_OTHER"),
+        ('cat >/dev/null; test "$*" = version && echo Teleport v18.3.0', "18.3.0"),
+    ],
+)
+def test_tbot_is_asked(
+    script: str,
+    version: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The version is what tbot says it is; where that cannot be read, it is not a known one."""
+    path = f"{tbot_that(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    assert main(["preview"]) == 0
+    assert attributes(capsys.readouterr().out)["tbot.version"] == version
+
+
+@pytest.mark.parametrize("content", ["", "#!/no/such/program\n", "\0\1\2"])
+def test_tbot_that_does_not_run(
+    content: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is called tbot, and is no program, does not matter."""
+    monkeypatch.setenv("PATH", tbot_that(tmp_path, ""))
+    (tmp_path / "tbot").write_text(content)
+    assert main(["preview"]) == 0
+    assert attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
+
+
+def test_tbot_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tbot that does not answer is given up, and ended."""
+    script = 'echo $$ > "$0.pid"; exec sleep 600'
+    path = f"{tbot_that(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(_source, "_ASK_TIMEOUT", 1.0)
+    assert main(["preview"]) == 0
+    assert attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "tbot.pid").read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("preview", True),
+        ("preview --tbot-version=18.3.0", False),
+        ("preview --config=missing.yaml", False),
+        ("emit", False),
+        ("status", False),
+        ("events", False),
+    ],
+)
+def test_tbot_is_asked_only(
+    words: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks tbot where its version is not needed, as for an emit without consent."""
+    monkeypatch.setenv("PATH", tbot_that(tmp_path, ': > "$0.asked"'))
+    with contextlib.suppress(SystemExit):
+        main(words.split())
+    assert (tmp_path / "tbot.asked").exists() is asked
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_emit(protocol: str, rotel: Rotel, tmp_path: Path) -> None:
+    """A start arrives, and the line says where, how, and as which session."""
+    config = tmp_path / "tbot.yaml"
+    config.write_text(FILE)
+    done = run(
+        *("-m", "tbot_otel", "emit", "--tbot-version=18.3.0", "--config", str(config)),
+        OTEL_EXPORTER_OTLP_ENDPOINT=rotel.endpoint(protocol),
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        TELEPORT_ANONYMOUS_TELEMETRY="1",
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    path = "" if protocol == "grpc" else "/v1/logs"
+    target = re.escape(f"{rotel.endpoint(protocol)}{path} ({protocol})")
+    said = re.fullmatch(
+        rf"tbot-otel: delivered to {target}, session ([0-9a-f-]{{36}})\n", done.stderr
+    )
+    assert said
+    printed = rotel.find(said[1])
+    for name, value in OF_FILE.items():
+        assert re.search(rf"-> {name}: \w+\({value}\)", printed)
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[int]:
+    """A port that nothing listens on."""
+    yield free_port()
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("nobody", [refused, silent])
+def test_emit_to_nobody(
+    nobody: Callable[[], contextlib.AbstractContextManager[int]], protocol: str
+) -> None:
+    """Without a Collector, emit says so within the time-out that is set, and ends with 1."""
+    with nobody() as port:
+        before = time.monotonic()
+        done = run(
+            *("-m", "tbot_otel", "emit", "--tbot-version=18.3.0"),
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_TIMEOUT="1",
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+        )
+        took = time.monotonic() - before
+    assert (done.returncode, done.stdout) == (1, "")
+    path = "" if protocol == "grpc" else "/v1/logs"
+    target = f"http://127.0.0.1:{port}{path} ({protocol})"
+    *logged, said = done.stderr.splitlines()
+    assert said.startswith(f"tbot-otel: not delivered to {target}: ")
+    assert all(line.startswith("tbot-otel: ") for line in logged)
+    # The SDK by itself takes 7 s and more.
+    assert took < 6
+
+
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize(
+    ("environ", "status", "line"),
+    [
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "x"},
+            1,
+            f"not delivered to {HTTP} (x): {UNKNOWN_PROTOCOL}",
+        ),
+        (
+            {"OTEL_SDK_DISABLED": "true"},
+            0,
+            f"nothing is sent: {DISABLED}",
+        ),
+        ({"DO_NOT_TRACK": "1"}, 0, "nothing is sent: DO_NOT_TRACK asks not to be tracked"),
+        ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, 0, f"nothing is sent: {NO_CONSENT}"),
+    ],
+)
+def test_emit_of_nothing(
+    environ: dict[str, str],
+    status: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is not sent at all has a line that says why."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(["emit", "--tbot-version=18.3.0"]) == status
+    assert capsys.readouterr() == ("", f"tbot-otel: {line}\n")
+
+
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "delivered to {}, session "),
+        (b"\x0a\x02\x08\x01", "not delivered to {}: the Collector rejected 1 of the records sent"),
+    ],
+)
+def test_emit_reads_the_answer(
+    body: bytes, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Collector that rejects the record has not got it, though it answers 200."""
+    with Standin(Answer(body=body)) as standin:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", standin.endpoint)
+        status = main(["emit", "--tbot-version=18.3.0"])
+    said = f"tbot-otel: {said}".format(f"{standin.endpoint}/v1/logs (http/protobuf)")
+    assert status == (1 if "not delivered" in said else 0)
+    assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+    assert len(standin.requests) == 1
+
+
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize("command", ["emit", "preview"])
+def test_bad_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be counted ends either command with status 2 and one line."""
+    config = tmp_path / "tbot.yaml"
+    config.write_text(f"version: v2\noutputs: {SECRET}\n")
+    assert fails(command, "--config", str(config)) == 2
+    line = f"tbot-otel {command}: {config}:2: outputs: expected a list\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_preview_needs_no_consent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What would be sent can be seen by all, and is a new session each time."""
+    sessions = set()
+    for consent in ("", "0", "1"):
+        monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", consent)
+        assert main(["preview", "--tbot-version=18.3.0"]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        (logs,) = json.loads(printed.out)["resourceLogs"]
+        sessions.add(plain(logs["resource"]["attributes"])["session.id"])
+    assert len(sessions) == 3
+
+
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_preview_to_a_file(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The preview is written to a file in place of standard output."""
+    file = tmp_path / "preview.json"
+    file.write_text("of yesterday" * 1000)
+    assert main(["preview", "--tbot-version=18.3.0", option, str(file)]) == 0
+    assert capsys.readouterr() == ("", "")
+    text = file.read_text()
+    assert text.endswith("}\n")
+    assert attributes(text)["tbot.version"] == "18.3.0"
+
+
+def test_preview_to_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be written is one line, and status 2."""
+    assert fails("preview", "--tbot-version=18.3.0", "-o", str(tmp_path)) == 2
+    assert capsys.readouterr() == ("", f"tbot-otel preview: {tmp_path}: Is a directory\n")
+
+
+AUDITED = """
+import sys
+sys.addaudithook(lambda event, _: event.startswith("socket.") and print(event, file=sys.stderr))
+from tbot_otel.cli import main
+sys.exit(main(["preview", "--tbot-version=18.3.0"]))
+"""
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("consent", ["0", "1"])
+def test_preview_opens_no_socket(consent: str, protocol: str) -> None:
+    """The preview sends nothing, and prepares nothing to be sent."""
+    done = run(
+        *("-c", AUDITED),
+        TELEPORT_ANONYMOUS_TELEMETRY=consent,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert attributes(done.stdout)["tbot.version"] == "18.3.0"
