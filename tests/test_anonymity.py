@@ -1,6 +1,6 @@
 """Anonymity: put secrets wherever they could come from, and search what a socket received.
 
-``HYPOTHESIS_PROFILE=long`` tries fifty times as many examples.
+``HYPOTHESIS_PROFILE=long`` tries ten times as many examples.
 """
 
 import base64
@@ -70,7 +70,7 @@ PROTOCOLS = [name for name, package in otlp.PACKAGES.items() if package in INSTA
 def examples(number: int, *, large: bool = False) -> settings:
     """Try so many examples; if one fails, look for a smaller one unless they are large."""
     return settings(
-        max_examples=number * (50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1),
+        max_examples=number * (10 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1),
         deadline=None,
         derandomize=False,  # not even where CI is set
         print_blob=True,
@@ -301,14 +301,17 @@ IDENTITIES = st.one_of(
     matching("[0-9a-f]{32}"),
     st.binary(min_size=20, max_size=20).map(lambda key: base64.b64encode(key).decode()),
 )
-# Any text: with something in it that no name of ours has.
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=30)
-SECRETS = IDENTITIES | TEXTS.filter(lambda text: re.fullmatch("[ -~]+", text) is None)
+# All of ours is ASCII, so that no text can be in it by chance.
+SECRETS = IDENTITIES | TEXTS.filter(lambda text: not text.isascii())
 VALUES: st.SearchStrategy[Any] = st.recursive(
     SECRETS | SECRETS.map(str.encode) | st.none() | st.booleans() | st.integers() | st.floats(),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(SECRETS, inner, max_size=2),
     max_leaves=4,
 )
+
+
+NO_COUNTS = VALUES.filter(lambda value: value is not None and type(value) is not int)
 
 
 def leaves(value: object) -> Iterator[str | bytes]:
@@ -690,7 +693,9 @@ def test_malformed_file(
     path.write_text(text, encoding="utf-8")
     with overheard(http.environ) as output, pytest.raises(SystemExit, match="2"):
         main(["emit", "--config", str(path)])
-    assert re.fullmatch(rf"tbot-otel emit: {path}(:[0-9]+)?: [^\n]+\n", output.getvalue())
+    assert re.fullmatch(
+        rf"tbot-otel emit: {re.escape(str(path))}(:[0-9]+)?: [^\n]+\n", output.getvalue()
+    )
     assert_absent([secret, name], output.getvalue())
     assert http.take() == []
 
@@ -729,7 +734,7 @@ def test_mistaken_word(http: Wire, words: list[str], secret: str) -> None:
     field=st.sampled_from(
         ["run_mode", "version", "join_type", "helper", "helper_version", *COUNTS]
     ),
-    secret=IDENTITIES | VALUES.filter(lambda value: type(value) is not int and value is not None),
+    secret=IDENTITIES | NO_COUNTS,
 )
 def test_invalid_event(field: str, secret: object) -> None:
     """A start that is given what it cannot have is an error that does not repeat it."""
@@ -744,9 +749,6 @@ def test_invalid_event(field: str, secret: object) -> None:
         StartEvent(**fields)
     assert_absent(secret, repr(raised.value), str(raised.value))
     assert raised.value.__cause__ is raised.value.__context__ is None
-
-
-NO_COUNTS = VALUES.filter(lambda value: value is not None and type(value) is not int)
 
 
 @examples(60, large=True)
@@ -953,10 +955,10 @@ def test_autoconfiguration(wire: Wire, secrets: Places) -> None:
 
 @examples(2, large=True)
 @given(secrets=PLACES, file=files(), tail=IDENTITIES)
-def test_installed_command(
+def test_what_tbot_says(
     wire: Wire, tmp_path_factory: pytest.TempPathFactory, secrets: Places, file: File, tail: str
 ) -> None:
-    """Of what tbot says of itself, and in a process of its own, no more leaves."""
+    """Of what tbot says of itself, only its version leaves; also in a process of its own."""
     folder = tmp_path_factory.getbasetemp()
     (folder / "tbot.yaml").write_text(file.text, encoding="utf-8")
     tbot = folder / "tbot"
@@ -977,9 +979,9 @@ def test_search_can_fail(http: Wire) -> None:
     secrets = [
         "0af7651916cd43dd8448eb211c80319c",
         "b7ad6b7169203331",
-        "a-state",
-        "an-item",
-        "a-body",
+        "some-state",
+        "some-item",
+        "some-body",
     ]
     *ids, body = secrets
     with tracing(*ids):

@@ -305,7 +305,7 @@ def test_too_many() -> None:
         )
     *under_way, last = done.stdout.splitlines()
     assert under_way == ["Outcome(Status.PENDING, 'the record is still under way')"] * 64
-    assert last == "Outcome(Status.FAILED, '64 records are under way already')"
+    assert last == "Outcome(Status.FAILED, '64 starts are under way already')"
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -54,6 +54,7 @@ class Attribute:
     """
 
     __slots__ = (
+        "_compiled",
         "brief",
         "example",
         "name",
@@ -87,6 +88,7 @@ class Attribute:
         self.tail = tail
         self.example = example
         self.optional = optional
+        self._compiled: re.Pattern[str] | None = None
 
     @property
     def expected(self) -> str:
@@ -105,7 +107,10 @@ class Attribute:
         if type(value) is str:
             if self.values:
                 return value if value in self.values else OTHER
-            if match := re.fullmatch(f"({self.pattern}){self.tail}", value):
+            if self._compiled is None:
+                # At its first use, as a start without consent needs hardly any of them.
+                self._compiled = re.compile(f"({self.pattern}){self.tail}")
+            if match := self._compiled.fullmatch(value):
                 return match[1]
         return None if self.optional else OTHER
 

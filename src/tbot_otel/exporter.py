@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from tbot_otel import otlp, session
 from tbot_otel.consent import OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
+from tbot_otel.forking import importing
 from tbot_otel.policy import Permitted, Refused, decide
 from tbot_otel.record import EventLogRecord, readable
 from tbot_otel.session import Outcome, Session, Status
@@ -21,15 +21,6 @@ from tbot_otel.session import Outcome, Session, Status
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tbot_otel.policy import Reason
-
-# A child that is forked while a thread imports keeps half-made modules, which fail or hang in it.
-_building = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_building.acquire,
-        after_in_parent=_building.release,
-        after_in_child=_building.release,
-    )
 
 _logger = logging.getLogger("tbot_otel")
 
@@ -164,7 +155,8 @@ class TbotLogExporter(LogRecordExporter):
                 self.left_out[verdict.reason] += 1
                 _settle(record, Outcome(Status.REFUSED, verdict.reason.value))
             elif copy is not None:
-                self.left_out.update(reason for _, reason in verdict.left_out)
+                for _, reason in verdict.left_out:
+                    self.left_out[reason] += 1
                 permitted.append(copy)
         if not permitted:
             return LogRecordExportResult.SUCCESS
@@ -206,7 +198,7 @@ class TbotLogExporter(LogRecordExporter):
         if self._pid != os.getpid():
             # A forked child must not write to its parent's connections.
             self._reset()
-        with _building:
+        with importing:
             if self._exporter is None and self._problem is None:
                 try:
                     self._exporter = otlp.build(self._arguments, self._answers)

@@ -227,12 +227,13 @@ def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
     """
     name = arguments.protocol or protocol()
     builders = {"http/protobuf": _http_protobuf, "grpc": _grpc, "http/json": _http_json}
-    check(name)
     try:
         return builders[name](arguments, answers)
     except ExporterConfigurationError:
         raise
     except Exception as error:
+        # Only now, as it looks for what the builder has found.
+        check(name)
         raise ExporterConfigurationError(
             f"protocol {name}: the exporter does not take its arguments or OTEL_EXPORTER_OTLP_* "
             f"variables ({type(error).__name__})"

@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_ABSENT = object()
+
 
 class Reason(Enum):
     """Why something did not leave as it came."""
@@ -79,14 +81,17 @@ def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Per
     given = attributes or {}
     permitted: dict[str, str | int] = {}
     left_out: list[tuple[str | None, Reason]] = []
-    unknown = len(given)
+    known = 0
     for attribute in event.attributes:
         name = attribute.name
-        present = name in given
-        unknown -= present
-        if attribute.optional and given.get(name) in (None, ""):
+        # Asked once, as the SDK's mappings are slow to answer.
+        value = given.get(name, _ABSENT)
+        if value is _ABSENT:
+            value = 0 if attribute.type == "int" else ""
+        else:
+            known += 1
+        if attribute.optional and value in (None, ""):
             continue
-        value = given[name] if present else (0 if attribute.type == "int" else "")
         if name == "tbot.helper_version" and "tbot.helper" not in permitted:
             left_out.append((name, Reason.NO_HELPER))
             continue
@@ -100,5 +105,5 @@ def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Per
             reason = Reason.UNKNOWN_VALUE if admitted == OTHER else Reason.CUT_OFF
             left_out.append((name, reason))
         permitted[name] = admitted
-    left_out.extend([(None, Reason.UNKNOWN_ATTRIBUTE)] * unknown)
+    left_out.extend([(None, Reason.UNKNOWN_ATTRIBUTE)] * (len(given) - known))
     return Permitted(event.name, permitted, left_out)

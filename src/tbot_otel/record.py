@@ -14,8 +14,9 @@ from tbot_otel.events import START, StartEvent
 from tbot_otel.session import Session
 
 SCOPE_NAME = "tbot_otel"
+SCOPE_VERSION = __version__
 
-_SCOPE = InstrumentationScope(SCOPE_NAME, __version__)
+_SCOPE = InstrumentationScope(SCOPE_NAME, SCOPE_VERSION)
 # A record takes the ids of the span that is active, and an empty context does not keep it from it.
 _NO_SPAN = set_span_in_context(INVALID_SPAN, Context())
 

@@ -28,26 +28,29 @@ _HOST_ARCHS = {
 }
 
 
-# The SDK builds and hashes a Resource slowly, and a batch mostly is of one session.
-@functools.lru_cache(maxsize=16)
-def anonymous(session_id: str) -> Resource:
-    """Return the Resource of a record of this machine: the registry's attributes, and no others.
-
-    Neither the environment nor any detector is asked.
-    """
+@functools.cache
+def _machine() -> dict[str, str]:
     system = sys.platform.rstrip("0123456789.")
     machine = platform.machine().lower()
-    values = {
+    return {
         "service.name": "tbot",
-        "session.id": session_id,
         "os.type": _OS_TYPES.get(system, system),
         "host.arch": _HOST_ARCHS.get(machine, machine),
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "opentelemetry",
         "telemetry.sdk.version": sdk_version,
     }
-    admitted = {item.name: item.admit(values[item.name]) for item in RESOURCE}
-    return Resource({name: value for name, value in admitted.items() if value is not None})
+
+
+# The SDK is slow to build and to compare a Resource, and a batch mostly is of one session.
+@functools.lru_cache(maxsize=16)
+def anonymous(session_id: str) -> Resource:
+    """Return the Resource of a record of this machine: the registry's attributes, and no others.
+
+    Neither the environment nor any detector is asked.
+    """
+    values = {**_machine(), "session.id": session_id}
+    return Resource({item.name: str(item.admit(values[item.name])) for item in RESOURCE})
 
 
 class TbotResourceDetector(ResourceDetector):

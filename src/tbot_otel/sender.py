@@ -1,4 +1,4 @@
-"""The sender: records leave on a thread of its own, and an exit waits for them for a moment."""
+"""The sender: a start leaves on a thread of its own, and an exit waits for it for a moment."""
 
 import atexit
 import os
@@ -6,34 +6,38 @@ import threading
 import time
 from collections import deque
 
-from tbot_otel import __version__, otlp
-from tbot_otel.exporter import TbotLogExporter
-from tbot_otel.record import SCOPE_NAME, EventLogRecord, readable
-from tbot_otel.session import Outcome, Status
+from tbot_otel.forking import importing
+from tbot_otel.session import Outcome, Session, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
 
+    from tbot_otel.events import StartEvent
+    from tbot_otel.exporter import TbotLogExporter
+    from tbot_otel.record import EventLogRecord
+
 EXIT_WAIT = 2.0
-"""The longest wait of an exiting process for a record under way, in seconds."""
+"""The longest wait of an exiting process for a start under way, in seconds."""
 MOST_UNDER_WAY = 64
-"""The records that a process can have under way; one more fails at once."""
+"""The starts that a process can have under way; one more fails at once."""
 
 
 class _Sender:
-    """Sends the records of a process one after another, on a daemon thread that ends with them."""
+    """Sends the starts of a process one after another, on a daemon thread that ends with them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: deque[tuple[EventLogRecord, LoggerProvider | None]] = deque()
+        self._under_way: deque[tuple[StartEvent, Session, LoggerProvider | None]] = deque()
         self._running = False
 
-    def submit(self, record: EventLogRecord, provider: "LoggerProvider | None") -> None:
+    def submit(
+        self, event: "StartEvent", session: Session, provider: "LoggerProvider | None"
+    ) -> None:
         with self._lock:
             if len(self._under_way) == MOST_UNDER_WAY:
-                too_many = f"{MOST_UNDER_WAY} records are under way already"
-                record.session.settle(Outcome(Status.FAILED, too_many))
+                too_many = f"{MOST_UNDER_WAY} starts are under way already"
+                session.settle(Outcome(Status.FAILED, too_many))
                 return
             if not self._running:
                 threading.Thread(target=self._run, name="tbot_otel", daemon=True).start()
@@ -41,39 +45,47 @@ class _Sender:
                 # Handlers run last in, first out: the SDK's must come after ours.
                 atexit.unregister(_wait_at_exit)
                 atexit.register(_wait_at_exit)
-            self._under_way.append((record, provider))
+            self._under_way.append((event, session, provider))
 
     def wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._lock:
-            records = [record for record, _ in self._under_way]
-        for record in records:
-            record.session.flush(max(0.0, deadline - time.monotonic()))
+            sessions = [session for _, session, _ in self._under_way]
+        for session in sessions:
+            session.flush(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
+        # The caller goes on first: else it would wait for this thread's imports to let it.
+        time.sleep(0.001)
         exporter: TbotLogExporter | None = None
         while True:
             with self._lock:
                 if not self._under_way:
                     self._running = False
                     break
-                record, provider = self._under_way[0]
+                event, session, provider = self._under_way[0]
             try:
+                with importing:
+                    from tbot_otel import exporter as plugin
+                    from tbot_otel import record as records
+                record = records.of_start(event, session)
                 if provider is None:
-                    exporter = exporter or TbotLogExporter()
-                    exporter.export([readable(record)])
+                    exporter = exporter or plugin.TbotLogExporter()
+                    exporter.export([records.readable(record)])
                 else:
                     _emit(record, provider)
-            except Exception as error:  # noqa: BLE001 - the next record goes on
-                record.session.fail(error)
+            except Exception as error:  # noqa: BLE001 - the next start goes on
+                session.fail(error)
             with self._lock:
                 self._under_way.popleft()
         if exporter is not None:
             exporter.shutdown()
 
 
-def _emit(record: EventLogRecord, provider: "LoggerProvider") -> None:
-    provider.get_logger(SCOPE_NAME, __version__).emit(record)
+def _emit(record: "EventLogRecord", provider: "LoggerProvider") -> None:
+    from tbot_otel.record import SCOPE_NAME, SCOPE_VERSION
+
+    provider.get_logger(SCOPE_NAME, SCOPE_VERSION).emit(record)
     # An exporter of ours in that pipeline says more than this, now or later.
     if flush := getattr(provider, "force_flush", None):
         flush()
@@ -83,19 +95,20 @@ def _emit(record: EventLogRecord, provider: "LoggerProvider") -> None:
 _sender = _Sender()
 
 
-def submit(record: EventLogRecord, provider: "LoggerProvider | None") -> None:
-    """Send a record in the background.
+def submit(event: "StartEvent", session: Session, provider: "LoggerProvider | None") -> None:
+    """Send a start in the background.
 
     Args:
-        record: The record. Its session is told what becomes of it.
+        event: The start.
+        session: Its session, which is told what becomes of it.
         provider: The pipeline to emit it into; the private one unless given.
     """
-    record.session.track()
-    _sender.submit(record, provider)
+    session.track()
+    _sender.submit(event, session, provider)
 
 
 def _start_afresh() -> None:
-    # A forked child has neither the thread nor a share in its parent's records.
+    # A forked child has neither the thread nor a share in its parent's starts.
     global _sender
     _sender = _Sender()
 
@@ -105,5 +118,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _wait_at_exit() -> None:
+    from tbot_otel import otlp
+
     timeout = otlp.timeout()
     _sender.wait(EXIT_WAIT if timeout is None else min(EXIT_WAIT, timeout))

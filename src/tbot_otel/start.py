@@ -41,10 +41,11 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         return session
     try:
         # Imported on the thread, the SDK would register its exit handlers too late.
-        from tbot_otel import sender
-        from tbot_otel.record import of_start
+        import opentelemetry.sdk._logs  # noqa: F401
 
-        sender.submit(of_start(event, session), logger_provider)
+        from tbot_otel import sender
+
+        sender.submit(event, session, logger_provider)
     except Exception as error:  # noqa: BLE001 - nothing of ours may stop the caller
         session.fail(error)
     return session
