@@ -56,7 +56,7 @@ class _Sender:
 
     def _run(self) -> None:
         # The caller goes on first: else it would wait for this thread's imports to let it.
-        time.sleep(0.001)
+        time.sleep(0.0002)
         exporter: TbotLogExporter | None = None
         while True:
             with self._lock:
