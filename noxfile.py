@@ -1,6 +1,11 @@
 """Each environment, made from its lock file, and what runs in it."""
 
+import os
+
 import nox
+
+# As pip, trust what the machine trusts.
+os.environ.setdefault("UV_SYSTEM_CERTS", "true")
 
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv|venv"
