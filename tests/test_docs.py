@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_file())
 SCRIPTS = sysconfig.get_path("scripts")
-# Options of other programs that the pages show.
-FOREIGN_OPTIONS = {"--session"}
+# Options of nox and of the benchmarks.
+FOREIGN_OPTIONS = {"--runs", "--session"}
 
 
 def name_of(path: Path) -> str:
