@@ -7,6 +7,10 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
 if sys.argv[1] == "grpc":
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+elif sys.argv[1] == "http/json":
+    from opentelemetry.exporter.otlp.json.http._log_exporter import (  # type: ignore[no-redef]
+        OTLPLogExporter,
+    )
 else:
     from opentelemetry.exporter.otlp.proto.http._log_exporter import (  # type: ignore[assignment]
         OTLPLogExporter,

@@ -24,9 +24,18 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from collectors import Rotel, free_port, silent  # noqa: E402 - found by the line above
+from collectors import (  # noqa: E402 - found by the line above
+    Official,
+    Rotel,
+    build_official,
+    free_port,
+    silent,
+)
+from tbot_otel import ExporterConfigurationError, otlp  # noqa: E402 - as above
 
 PROTOCOLS = ("http/protobuf", "grpc")
+# Where its exporter is installed; rotel refuses it.
+JSON = "http/json"
 MOST_EXITS = 5
 PATIENCE = 60.0
 
@@ -68,13 +77,13 @@ class Bench:
 
     Args:
         runs: How often each side of a row runs.
-        rotel: A healthy Collector.
+        healthy: A healthy Collector for each protocol.
         bytecode: The folder for compiled bytecode.
     """
 
-    def __init__(self, runs: int, rotel: Rotel, bytecode: str) -> None:
+    def __init__(self, runs: int, healthy: dict[str, Rotel | Official], bytecode: str) -> None:
         self.runs = runs
-        self.rotel = rotel
+        self.healthy = healthy
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._environ = {**kept, "PYTHONPYCACHEPREFIX": bytecode}
 
@@ -146,7 +155,7 @@ class Bench:
         """The variables of an opt-in that sends to a Collector in a state."""
         with contextlib.ExitStack() as stack:
             if state == "healthy":
-                endpoint = self.rotel.endpoint(protocol)
+                endpoint = self.healthy[protocol].endpoint(protocol)
             else:
                 port = free_port() if state == "refused" else stack.enter_context(silent())
                 endpoint = f"http://127.0.0.1:{port}"
@@ -156,9 +165,10 @@ class Bench:
                 "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             }
 
-    def received(self) -> int:
-        """How many starts the healthy Collector has printed."""
-        return sum(printed.count("EventName: tbot.start") for printed in self.rotel.resources())
+    def received(self, protocol: str) -> int:
+        """How many starts the healthy Collector has received."""
+        found = map(str, self.healthy[protocol].resources())
+        return sum(resource.count("tbot.start") for resource in found)
 
 
 def row(
@@ -236,12 +246,12 @@ def call(bench: Bench) -> Iterator[str]:
 
 def start(bench: Bench) -> Iterator[str]:
     """A process that records one start, and the Collector receives it."""
-    for protocol in PROTOCOLS:
-        before = bench.received()
+    for protocol in bench.healthy:
+        before = bench.received(protocol)
         with bench.collector("healthy", protocol) as environ:
             sides = bench.by_turns((START,), (PLAIN, protocol), environ=environ)
         deadline = time.monotonic() + PATIENCE
-        while bench.received() < before + 2 * bench.runs:
+        while bench.received(protocol) < before + 2 * bench.runs:
             if time.monotonic() > deadline:
                 sys.exit(f"{protocol}: the Collector has not received every record")
             time.sleep(0.1)
@@ -295,8 +305,14 @@ def main() -> None:
         parser.error("--runs: expected 1 or more")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with Rotel(folder).running() as rotel:
-            bench = Bench(options.runs, rotel, str(folder / "bytecode"))
+        with contextlib.ExitStack() as stack:
+            rotel = stack.enter_context(Rotel(folder).running())
+            healthy: dict[str, Rotel | Official] = dict.fromkeys(PROTOCOLS, rotel)
+            with contextlib.suppress(ExporterConfigurationError):
+                otlp.check(JSON)
+                official = Official(build_official(), folder)
+                healthy[JSON] = stack.enter_context(official.running())
+            bench = Bench(options.runs, healthy, str(folder / "bytecode"))
             bench.compile()
             head = HEAD.format(
                 runs=options.runs,
