@@ -40,9 +40,9 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session
 def json(session: nox.Session) -> None:
-    """Run the tests of the protocols where the OTLP/JSON exporter is installed."""
+    """Run the tests of what is sent where the OTLP/JSON exporter is installed."""
     install(session, "json")
-    session.run("pytest", "tests/test_protocols.py", *session.posargs)
+    session.run("pytest", "tests/test_protocols.py", "tests/test_anonymity.py", *session.posargs)
 
 
 @nox.session

@@ -661,6 +661,20 @@ def test_emit_reads_the_answer(
     assert len(standin.requests) == 1
 
 
+def test_emit_repeats_no_header() -> None:
+    """A header that is not one is not repeated, though the exporter's parser would."""
+    with Standin(Answer()) as collector:
+        done = run(
+            *("-m", "tbot_otel", "emit", "--tbot-version", "18.3.0"),
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            OTEL_EXPORTER_OTLP_HEADERS=f"authorization: {SECRET}",
+        )
+    assert done.returncode == 0
+    assert SECRET not in done.stderr
+    assert "delivered to" in done.stderr
+
+
 @pytest.mark.usefixtures("opted_in")
 @pytest.mark.parametrize("command", ["emit", "preview"])
 def test_bad_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

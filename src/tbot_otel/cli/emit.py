@@ -29,8 +29,11 @@ def run(options: argparse.Namespace) -> int:
 
     event, left_out = _source.read(options)
     _source.report(left_out)
-    # What the official exporters say of a failure is a log line.
-    logging.basicConfig(format="tbot-otel: %(message)s")
+    # What the official exporters say of a failure is a log line. Other loggers repeat what stands
+    # in variables, such as headers.
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda line: line.name.startswith(("tbot_otel", "opentelemetry.exporter")))
+    logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
     timeout = otlp.timeout()
     wait = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)
     session = record_start(event)
