@@ -346,6 +346,8 @@ def test_status(
         "problems": [],
         **changes,
     }
+    if "OTEL_EXPORTER_OTLP_PROTOCOL" in environ and expected["reason"].startswith("protocol"):
+        expected["variable"] = "OTEL_EXPORTER_OTLP_PROTOCOL"
     status = 0 if expected["would_send"] else 3
 
     assert main(["status", "--json"]) == status
@@ -659,6 +661,19 @@ def test_emit_reads_the_answer(
     assert status == (1 if "not delivered" in said else 0)
     assert capsys.readouterr().err.splitlines()[-1].startswith(said)
     assert len(standin.requests) == 1
+
+
+def test_emit_repeats_no_query() -> None:
+    """What stands in an endpoint's query is not repeated, though nobody answers there."""
+    done = run(
+        *("-m", "tbot_otel", "emit", "--tbot-version", "18.3.0"),
+        TELEPORT_ANONYMOUS_TELEMETRY="1",
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"http://127.0.0.1:{free_port()}/v1/logs?key={SECRET}",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+    )
+    assert done.returncode == 1
+    assert SECRET not in done.stderr
+    assert "not delivered to" in done.stderr
 
 
 def test_emit_repeats_no_header() -> None:

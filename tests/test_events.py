@@ -1,6 +1,8 @@
 """The registry, the event over it, and the pages and the schema made from it."""
 
+import copy
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -348,3 +350,10 @@ def test_schema_agrees(attribute: Attribute, data: st.DataObject) -> None:
     admitted = attribute.admit(value)
     leaves = admitted is not None and admitted == value
     assert Draft202012Validator(schema).is_valid(value) is leaves
+
+
+def test_copies() -> None:
+    """A start can be copied and sent to another process."""
+    event = StartEvent(run_mode="daemon", version="18.3.0", helper="gha:x/y", destinations_other=2)
+    for same in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
+        assert same == event

@@ -19,6 +19,7 @@ from opentelemetry.sdk._logs import (
     LoggingHandler,
     LogRecordProcessor,
     ReadableLogRecord,
+    ReadWriteLogRecord,
 )
 from opentelemetry.sdk._logs.export import (
     BatchLogRecordProcessor,
@@ -463,3 +464,29 @@ def test_fork(protocol: str, used: str, processor: type) -> None:
     assert len(set(sessions)) == times + 2
     # No process wrote to a connection of the other's.
     assert not any(child.encode() in each and parent.encode() in each for each in said)
+
+
+class Leaving(LogRecordProcessor):
+    """Ends the thread that it is called on."""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> NoReturn:  # noqa: ARG002
+        """Leave."""
+        raise SystemExit(7)
+
+    def shutdown(self) -> None:
+        """Do nothing."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
+        """Do nothing."""
+        return True
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_a_pipeline_that_leaves() -> None:
+    """A pipeline that ends its thread fails its own start, and no later one."""
+    provider = LoggerProvider()
+    provider.add_log_record_processor(Leaving())
+    for _ in range(2):
+        outcome = record_start(EVENT, logger_provider=provider).flush(15)
+        assert outcome.reason == "it could not be sent (SystemExit)"
+    provider.shutdown()

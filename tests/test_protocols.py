@@ -1,5 +1,6 @@
 """Each protocol into real Collectors, and everything that can be asked of its official exporter."""
 
+import base64
 import contextlib
 import gzip
 import json
@@ -638,6 +639,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"timeout": True}, "timeout: expected milliseconds"),
     ({"timeout": -1}, "timeout: expected milliseconds"),
     ({"tls": "s3cret"}, "tls: expected a mapping"),
+    ({"tls": {"ca_file": 5}}, "tls.ca_file: expected text"),
+    ({"tls": {"insecure": "s3cret"}}, "tls: expected true or false for insecure"),
+    # A name that is mistaken would leave the Collector unchecked.
+    ({"tls": {"ca_flie": "x"}}, "tls: expected only insecure, ca_file, cert_file, key_file"),
+    ({"timeout": float("inf")}, "timeout: expected milliseconds"),
     ({"exporter": "s3cret"}, "exporter: expected a LogRecordExporter"),
     ({"exporter": ConsoleLogRecordExporter(), "timeout": "1"}, "timeout: expected milliseconds"),
 ]
@@ -688,3 +694,18 @@ def test_not_usable_protocols(protocol: str) -> None:
     assert (sent.status, sent.reason) == ("FAILED", NOT_USABLE[protocol])
     assert sent.stderr == f"TbotLogExporter sends nothing: {NOT_USABLE[protocol]}\n"
     assert collector.requests == []
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_login_of_the_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The login that an endpoint names is sent, and wins over a person's own."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login alice password wonderland\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with Standin(Answer()) as collector:
+        url = collector.endpoint.replace("://", "://team:open%20sesame@")
+        outcome = send(endpoint=f"{url}/v1/logs")
+    assert outcome.status is Status.DELIVERED
+    (request,) = collector.requests
+    login = base64.b64encode(b"team:open sesame").decode()
+    assert request.headers["authorization"] == f"Basic {login}"

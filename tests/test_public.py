@@ -20,6 +20,7 @@ PUBLIC = [
     "InvalidEventError",
     "OptInSampler",
     "Outcome",
+    "Reason",
     "Session",
     "StartEvent",
     "Status",

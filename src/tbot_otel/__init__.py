@@ -13,6 +13,7 @@ _HOMES = {
     "BotConfigError": "errors",
     "TbotOtelError": "errors",
     "StartEvent": "events",
+    "Reason": "policy",
     "TbotLogExporter": "exporter",
     "TbotResourceDetector": "resource",
     "Outcome": "session",
@@ -28,6 +29,7 @@ __all__ = [
     "InvalidEventError",
     "OptInSampler",
     "Outcome",
+    "Reason",
     "Session",
     "StartEvent",
     "Status",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     )
     from tbot_otel.events import StartEvent
     from tbot_otel.exporter import TbotLogExporter
+    from tbot_otel.policy import Reason
     from tbot_otel.resource import TbotResourceDetector
     from tbot_otel.session import Outcome, Session, Status
     from tbot_otel.start import record_start

@@ -13,7 +13,7 @@ from tbot_otel.errors import InvalidEventError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Literal, NoReturn
+    from typing import Any, Literal, NoReturn
 
 OTHER = "_OTHER"
 """What stands for a value outside the known ones (OpenTelemetry's semantic conventions)."""
@@ -356,6 +356,12 @@ class StartEvent:
 
     def __hash__(self) -> int:
         return hash(tuple(self.attributes.items()))
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        # Copies and pickles are made anew, as nothing may be set on them.
+        from functools import partial
+
+        return partial(StartEvent, **{field: getattr(self, field) for field in self.__slots__}), ()
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{field}={getattr(self, field)!r}" for field in self.__slots__)

@@ -70,8 +70,9 @@ class TbotLogExporter(LogRecordExporter):
 
     It is the entry point ``tbot`` of ``opentelemetry_logs_exporter``: use it by
     ``OTEL_LOGS_EXPORTER=tbot``, in a declarative configuration file, or in code with any
-    processor. Whatever record of other events it sees, it drops unread. It needs no argument,
-    never raises, and imports and opens nothing before the first record that may leave.
+    processor. Whatever record of other events it sees, it drops unread. Its constructor needs no
+    argument and never raises, and nothing is imported or opened before the first record that may
+    leave.
 
     Args:
         exporter: In code, an exporter to hand the records over to in place of an official one.
@@ -198,7 +199,7 @@ class TbotLogExporter(LogRecordExporter):
         if self._pid != os.getpid():
             # A forked child must not write to its parent's connections.
             self._reset()
-        with importing:
+        with importing():
             if self._exporter is None and self._problem is None:
                 try:
                     self._exporter = otlp.build(self._arguments, self._answers)

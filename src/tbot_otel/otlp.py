@@ -34,6 +34,7 @@ _MODULES = {
 }
 
 _NO_RECEIVER = "what answered is no OTLP receiver"
+_TLS_FILES = ("ca_file", "cert_file", "key_file")
 _GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
 
 
@@ -100,7 +101,8 @@ class Arguments:
     """The arguments of an exporter, in the shapes and units of a declarative configuration file.
 
     They are those of ``otlp_http`` and ``otlp_grpc`` there
-    (https://github.com/open-telemetry/opentelemetry-configuration), and the protocol.
+    (https://github.com/open-telemetry/opentelemetry-configuration), with the protocol in place of
+    an encoding.
 
     Args:
         protocol: ``http/protobuf``, ``grpc`` or ``http/json``.
@@ -136,12 +138,26 @@ class Arguments:
             raise ExporterConfigurationError("compression: expected none, gzip or deflate")
         self.timeout: float | None = None
         if timeout is not None:
-            if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0:
+            if (
+                isinstance(timeout, bool)
+                or not isinstance(timeout, int | float)
+                or not (0 <= timeout < threading.TIMEOUT_MAX)
+            ):
                 raise ExporterConfigurationError("timeout: expected milliseconds")
             self.timeout = timeout / 1000
         if not isinstance(tls, Mapping | None):
             raise ExporterConfigurationError("tls: expected a mapping")
         self.tls = dict(tls or {})
+        for name, value in self.tls.items():
+            if name == "insecure":
+                if not isinstance(value, bool | None):
+                    raise ExporterConfigurationError("tls: expected true or false for insecure")
+            elif name in _TLS_FILES:
+                _text(f"tls.{name}", value)
+            else:
+                raise ExporterConfigurationError(
+                    f"tls: expected only insecure, {', '.join(_TLS_FILES)}"
+                )
 
 
 def _text(name: str, value: object) -> str | None:
@@ -255,6 +271,12 @@ def _http_protobuf(arguments: Arguments, answers: Answers) -> "LogRecordExporter
     import requests
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from requests.auth import HTTPBasicAuth
+    from requests.utils import get_auth_from_url
+
+    def login(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        user, password = get_auth_from_url(str(request.url))
+        return HTTPBasicAuth(user, password)(request) if user or password else request
 
     class Session(requests.Session):
         def merge_environment_settings(
@@ -264,15 +286,23 @@ def _http_protobuf(arguments: Arguments, answers: Answers) -> "LogRecordExporter
             verify = verify or self.verify
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
+        def send(self, request: "Any", **settings: "Any") -> requests.Response:
+            try:
+                return super().send(request, **settings)
+            except (requests.ConnectionError, requests.Timeout) as error:
+                # By its type, as its text repeats the URL.
+                answers.refusal = f"the Collector gave no answer ({type(error).__name__})"
+                raise
+
     session = None
     if not _has_credential_provider("HTTP"):
         session = Session()
         session.hooks["response"].append(answers.read)
-        # A redirect would make a GET of the export, a cookie tie one record to the next, and
-        # .netrc add a person's own login.
+        # A redirect would make a GET of the export, a cookie tie one record to the next, and .netrc
+        # add a person's own login in place of the endpoint's.
         session.max_redirects = 0
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        session.auth = lambda request: request
+        session.auth = login
     return OTLPLogExporter(
         compression=Compression(arguments.compression) if arguments.compression else None,
         session=session,
@@ -321,9 +351,7 @@ def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
         raise ExporterConfigurationError("tls: expected a client's key and certificate, or neither")
     credentials = None
     named = authority is not None or key is not None
-    if arguments.tls.keys() & {"ca_file", "key_file", "cert_file"} or (
-        named and not _has_credential_provider("GRPC")
-    ):
+    if arguments.tls.keys() & {*_TLS_FILES} or (named and not _has_credential_provider("GRPC")):
         credentials = ssl_channel_credentials(authority, key, certificate)
     # As a variable, the official exporter does not know the specification's "none".
     compression = _GRPC_COMPRESSIONS.get(arguments.compression or standard("COMPRESSION") or "")

@@ -65,7 +65,7 @@ class _Sender:
                     break
                 event, session, provider = self._under_way[0]
             try:
-                with importing:
+                with importing():
                     from tbot_otel import exporter as plugin
                     from tbot_otel import record as records
                 record = records.of_start(event, session)
@@ -74,7 +74,7 @@ class _Sender:
                     exporter.export([records.readable(record)])
                 else:
                     _emit(record, provider)
-            except Exception as error:  # noqa: BLE001 - the next start goes on
+            except BaseException as error:  # noqa: BLE001 - the next start goes on
                 session.fail(error)
             with self._lock:
                 self._under_way.popleft()
@@ -86,7 +86,7 @@ def _emit(record: "EventLogRecord", provider: "LoggerProvider") -> None:
     from tbot_otel.record import SCOPE_NAME, SCOPE_VERSION
 
     provider.get_logger(SCOPE_NAME, SCOPE_VERSION).emit(record)
-    # An exporter of ours in that pipeline says more than this, now or later.
+    # Flushed, so that an exporter of ours in that pipeline can say more than this.
     if flush := getattr(provider, "force_flush", None):
         flush()
     record.session.settle(Outcome(Status.HANDED_OVER, "the logger_provider took it"))

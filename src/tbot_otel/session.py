@@ -15,7 +15,7 @@ class Status(Enum):
     PENDING = "pending"
     """It is still under way."""
     DELIVERED = "delivered"
-    """The Collector answered that it has it (over gRPC: that it took the request)."""
+    """The Collector answered with success. What that proves, docs/delivery.md says."""
     HANDED_OVER = "handed over"
     """A pipeline that is not ours has it, and only that pipeline knows more."""
     REFUSED = "refused"
@@ -72,7 +72,7 @@ class Session:
 
         self._settled = Event()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Settle with an error of ours."""
         self.settle(Outcome(Status.FAILED, f"it could not be sent ({type(error).__name__})"))
 
@@ -93,7 +93,9 @@ class Session:
             The outcome; `Status.PENDING` if the record was still under way.
         """
         if self._settled is not None and self.belongs_here():
-            self._settled.wait(timeout)
+            from threading import TIMEOUT_MAX
+
+            self._settled.wait(min(timeout, TIMEOUT_MAX))
         return self._outcome
 
 

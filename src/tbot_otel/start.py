@@ -22,7 +22,8 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         event: The start.
         logger_provider: A pipeline of yours to emit the record into. Whatever processors and
             exporters it has see the record under that pipeline's own Resource;
-            `TbotLogExporter` sends it under the anonymous one.
+            `TbotLogExporter` sends it under the anonymous one. It is flushed after the record, in
+            the background, and its own shutdown may make an exit longer.
 
     Returns:
         The session of this start. Its `flush` waits for the record and says what became of it.

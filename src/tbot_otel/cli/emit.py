@@ -29,10 +29,9 @@ def run(options: argparse.Namespace) -> int:
 
     event, left_out = _source.read(options)
     _source.report(left_out)
-    # What the official exporters say of a failure is a log line. Other loggers repeat what stands
-    # in variables, such as headers.
+    # Other loggers repeat what stands in variables: headers, and an endpoint's query.
     handler = logging.StreamHandler()
-    handler.addFilter(lambda line: line.name.startswith(("tbot_otel", "opentelemetry.exporter")))
+    handler.addFilter(logging.Filter("tbot_otel"))
     logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
     timeout = otlp.timeout()
     wait = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)

@@ -31,8 +31,12 @@ def markdown() -> str:
         "# What can be collected",
         "",
         "Everything that `tbot-otel` can ever send is on this page, which `tbot-otel events`",
-        "prints. A value is one of those listed, or fits the pattern in full; any other leaves as",
-        f"`{OTHER}`, or not at all where the attribute is optional.",
+        "prints. A value is one of those listed, or fits the pattern in full. Any other leaves as",
+        f"`{OTHER}`, or not at all if an optional attribute has a pattern.",
+        "",
+        "Beside its attributes a record has the name of its event, the time of the event and the",
+        "time when the record was made (in nanoseconds), the severity `INFO` (9), and the scope",
+        "`tbot_otel` with the version of this package. It has no body, and no trace or span id.",
     ]
     for event in EVENTS.values():
         lines += ["", f"## Event `{event.name}`", "", f"{event.brief} Since {event.since}.", ""]
@@ -63,7 +67,7 @@ def schema() -> dict[str, object]:
     """Return a JSON Schema (2020-12) of the records, one alternative an event."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "What tbot-otel can send",
+        "title": "The attributes that tbot-otel can send",
         "oneOf": [_event_schema(event) for event in EVENTS.values()],
     }
 

@@ -28,13 +28,13 @@ def run(options: argparse.Namespace) -> int:
     """Print the status."""
     consent = OptInSampler().should_sample()
     protocol = otlp.protocol()
-    would_send, reason = consent.granted, consent.reason
+    would_send, variable, reason = consent.granted, consent.variable, consent.reason
     if would_send:
         # With consent only: to look for an installed package is to import those around it.
         try:
             otlp.check(protocol)
         except ExporterConfigurationError as error:
-            would_send, reason = False, str(error)
+            would_send, variable, reason = False, "OTEL_EXPORTER_OTLP_PROTOCOL", str(error)
     helper, problems = _helper()
     problems += _endpoint_problems(protocol)
     if options.json:
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         status = {
             "would_send": would_send,
             "reason": reason,
-            "variable": consent.variable,
+            "variable": variable,
             "endpoint": otlp.endpoint(),
             "protocol": protocol,
             "helper": helper,
@@ -82,8 +82,8 @@ def _helper() -> tuple[dict[str, str], list[str]]:
 def _endpoint_problems(protocol: str) -> list[str]:
     problems = []
     endpoint = otlp.endpoint()
-    port = _FOREIGN_PORTS.get(protocol, "none")
-    if endpoint.rpartition("://")[2].partition("/")[0].endswith(port):
+    port = _FOREIGN_PORTS.get(protocol)
+    if port and endpoint.rpartition("://")[2].partition("/")[0].endswith(port):
         other = "HTTP" if protocol == "grpc" else "gRPC"
         problems.append(
             f"the endpoint's port {port[1:]} is for {other}, the protocol is {protocol}"
