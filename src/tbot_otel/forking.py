@@ -8,7 +8,7 @@ import contextlib
 
 # Before the handlers below: those before a fork run last in, first out, and a fork must not hold
 # logging's locks while it waits for a thread that may log.
-import logging  # noqa: F401
+import logging  # noqa: F401 - for its handlers
 import os
 import threading
 

@@ -42,7 +42,7 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         return session
     try:
         # Imported on the thread, the SDK would register its exit handlers too late.
-        import opentelemetry.sdk._logs  # noqa: F401
+        import opentelemetry.sdk._logs  # noqa: F401 - the thread needs it
 
         from tbot_otel import sender
 
