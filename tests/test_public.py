@@ -69,13 +69,6 @@ def test_rooms(name: str) -> None:
     assert done.stdout != "None\n"
 
 
-def test_importing_the_package_imports_nothing() -> None:
-    """The package by itself is one module."""
-    script = "import sys; before = {*sys.modules}; import tbot_otel; print({*sys.modules} - before)"
-    done = run("-c", script)
-    assert (done.stdout, done.stderr) == ("{'tbot_otel'}\n", "")
-
-
 def test_version() -> None:
     """The version is the distribution's."""
     assert importlib.metadata.version("tbot-otel") == tbot_otel.__version__

@@ -157,7 +157,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_import_adds_nothing() -> None:
     """The package is one module: a bare interpreter and it."""
     script = "import sys; bare = set(sys.modules); import tbot_otel; print(set(sys.modules) - bare)"
-    assert run("-c", script).stdout == "{'tbot_otel'}\n"
+    done = run("-c", script)
+    assert (done.stdout, done.stderr) == ("{'tbot_otel'}\n", "")
 
 
 @pytest.mark.parametrize("environ", [{}, OPTED_IN], ids=words)
