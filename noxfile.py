@@ -9,9 +9,12 @@ os.environ.setdefault("UV_SYSTEM_CERTS", "true")
 
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv|venv"
-nox.options.sessions = ["newest", "oldest", "json"]
 
-GROUPS = ("newest", "oldest", "json", "quickstart", "nox")
+TESTED = ("newest", "oldest", "json")
+GROUPS = (*TESTED, "quickstart", "nox")
+nox.options.sessions = TESTED
+
+MESSAGES = "src/tbot_otel/connect/tbot_pb.py"
 
 
 def install(session: nox.Session, group: str) -> None:
@@ -53,6 +56,16 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("mypy")
     session.run("lint-imports")
+    generated = session.create_tmp()
+    session.run("buf", "generate", "--output", generated)
+    session.run("diff", f"{generated}/{MESSAGES}", MESSAGES, external=True)
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write the module of tbot's messages anew."""
+    install(session, "newest")
+    session.run("buf", "generate")
 
 
 @nox.session
@@ -68,7 +81,9 @@ def lock(session: nox.Session) -> None:
     session.install("uv")
     for group in GROUPS:
         # nox stands by itself, the other groups beside the package's own dependencies.
-        project = () if group == "nox" else ("pyproject.toml",)
+        project = [] if group == "nox" else ["pyproject.toml"]
+        if group in TESTED:
+            project.append("--all-extras")
         session.run(
             "uv", "pip", "compile", f"--group={group}", "--universal",
             "--generate-hashes", "--no-header", "--no-annotate", "--quiet",

@@ -31,7 +31,7 @@ from collectors import (  # noqa: E402 - found by the line above
     free_port,
     silent,
 )
-from tbot_otel import ExporterConfigurationError, otlp  # noqa: E402 - as above
+from tbot_otel import ExporterConfigurationError, destination  # noqa: E402 - as above
 
 PROTOCOLS = ("http/protobuf", "grpc")
 # Where its exporter is installed; rotel refuses it.
@@ -309,7 +309,7 @@ def main() -> None:
             rotel = stack.enter_context(Rotel(folder).running())
             healthy: dict[str, Rotel | Official] = dict.fromkeys(PROTOCOLS, rotel)
             with contextlib.suppress(ExporterConfigurationError):
-                otlp.check(JSON)
+                destination.check(JSON)
                 official = Official(build_official(), folder)
                 healthy[JSON] = stack.enter_context(official.running())
             bench = Bench(options.runs, healthy, str(folder / "bytecode"))

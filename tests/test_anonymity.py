@@ -57,14 +57,14 @@ from tbot_otel import (
     Status,
     TbotLogExporter,
     __version__,
-    otlp,
+    destination,
     record_start,
 )
 from tbot_otel.cli import main
 from tbot_otel.events import OTHER, RESOURCE, START
 
 INSTALLED = {distribution.name for distribution in distributions()}
-PROTOCOLS = [name for name, package in otlp.PACKAGES.items() if package in INSTALLED]
+PROTOCOLS = [name for name, package in destination.PACKAGES.items() if package in INSTALLED]
 
 
 def examples(number: int, *, large: bool = False) -> settings:

@@ -29,7 +29,7 @@ from tbot_otel import (
     StartEvent,
     Status,
     TbotLogExporter,
-    otlp,
+    destination,
     record_start,
 )
 
@@ -81,13 +81,13 @@ TELLS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 def _installed(protocol: str) -> bool:
     try:
-        otlp.check(protocol)
+        destination.check(protocol)
     except ExporterConfigurationError:
         return False
     return True
 
 
-PROTOCOLS = [protocol for protocol in otlp.PACKAGES if _installed(protocol)]
+PROTOCOLS = [protocol for protocol in destination.PACKAGES if _installed(protocol)]
 # rotel refuses the empty body that the official JSON exporter writes.
 ROTEL_PROTOCOLS = [protocol for protocol in PROTOCOLS if protocol != "http/json"]
 HTTP_PROTOCOLS = [protocol for protocol in PROTOCOLS if protocol != "grpc"]
@@ -677,7 +677,7 @@ NOT_USABLE = {
     "http/thrift": "protocol: expected one of http/protobuf, grpc, http/json",
     **{
         protocol: f"protocol {protocol}: the package {package} is not installed"
-        for protocol, package in otlp.PACKAGES.items()
+        for protocol, package in destination.PACKAGES.items()
         if protocol not in PROTOCOLS
     },
 }

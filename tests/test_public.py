@@ -33,7 +33,8 @@ PUBLIC = [
 ROOMS = [
     module.name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
-    if module.name != "tbot_otel.__main__"
+    # The one runs at once, the other is generated.
+    if module.name not in ("tbot_otel.__main__", "tbot_otel.connect.tbot_pb")
 ]
 
 

@@ -336,6 +336,14 @@ class StartEvent:
         if helper_version is not None and helper is None:
             raise InvalidEventError("tbot.helper_version", "a tbot.helper beside it")
 
+    @classmethod
+    def of(cls, attributes: "Mapping[str, str | int]") -> "StartEvent":
+        """Return the start with these attributes, by their names in the registry."""
+        fields: dict[str, Any] = {
+            name.removeprefix("tbot."): value for name, value in attributes.items()
+        }
+        return cls(**fields)
+
     @property
     def attributes(self) -> dict[str, str | int]:
         """The attributes of its record, by their names; a new dict each time."""

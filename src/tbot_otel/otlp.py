@@ -1,14 +1,11 @@
-"""The official OTLP exporter that arguments and the standard variables ask for.
-
-The variables are the specification's (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
-The official exporters read them; here is only what decides between those exporters, and what
-people are shown.
-"""
+"""The official OTLP exporter that arguments and the standard variables ask for."""
 
 import os
 import threading
 from collections.abc import Mapping
+from importlib import import_module
 
+from tbot_otel import destination
 from tbot_otel.errors import ExporterConfigurationError
 
 TYPE_CHECKING = False
@@ -20,81 +17,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
-PACKAGES = {
-    "http/protobuf": "opentelemetry-exporter-otlp-proto-http",
-    "grpc": "opentelemetry-exporter-otlp-proto-grpc",
-    "http/json": "opentelemetry-exporter-otlp-json-http",
-}
-"""The protocols, and the package with the official exporter of each."""
-
-_MODULES = {
-    "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
-    "grpc": "opentelemetry.exporter.otlp.proto.grpc",
-    "http/json": "opentelemetry.exporter.otlp.json.http",
-}
-
 _NO_RECEIVER = "what answered is no OTLP receiver"
 _TLS_FILES = ("ca_file", "cert_file", "key_file")
 _GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
-
-
-def standard(name: str) -> str | None:
-    """Return ``OTEL_EXPORTER_OTLP_LOGS_{name}``, else the variable without ``LOGS_``, if set."""
-    prefix = "OTEL_EXPORTER_OTLP"
-    return os.environ.get(f"{prefix}_LOGS_{name}") or os.environ.get(f"{prefix}_{name}") or None
-
-
-def protocol() -> str:
-    """Return the protocol that the variables ask for: ``http/protobuf`` if they do not."""
-    return (standard("PROTOCOL") or "http/protobuf").strip()
-
-
-def timeout() -> float | None:
-    """Return the time-out of an export in seconds, as this SDK reads it; None if it is not set."""
-    try:
-        seconds = float(standard("TIMEOUT") or "")
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < threading.TIMEOUT_MAX else None
-
-
-def endpoint() -> str:
-    """Return where the variables send logs to, without what could be secret in it.
-
-    That is a user, a password, a query and a fragment.
-    """
-    if protocol() == "grpc":
-        url = standard("ENDPOINT") or "http://localhost:4317"
-    elif specific := os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
-        url = specific
-    else:
-        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
-        url = base.removesuffix("/") + "/v1/logs"
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    rest, _, hidden = rest.replace("#", "?").partition("?")
-    # A ? or # that a password was not quoted for cannot be told from a query's.
-    rest = "" if "@" in hidden else rest.rpartition("@")[2]
-    return f"{scheme}{separator}{rest}"
-
-
-def check(name: str) -> None:
-    """Check that a protocol is known and its exporter installed, without importing that.
-
-    Raises:
-        ExporterConfigurationError: It is not.
-    """
-    from importlib.util import find_spec
-
-    if name not in PACKAGES:
-        raise ExporterConfigurationError(f"protocol: expected one of {', '.join(PACKAGES)}")
-    try:
-        found = find_spec(_MODULES[name])
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise ExporterConfigurationError(
-            f"protocol {name}: the package {PACKAGES[name]} is not installed"
-        )
 
 
 class Arguments:
@@ -241,7 +166,7 @@ def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
         ExporterConfigurationError: The protocol is unknown, its package is not installed, or its
             exporter does not take the arguments or variables.
     """
-    name = arguments.protocol or protocol()
+    name = arguments.protocol or destination.protocol()
     builders = {"http/protobuf": _http_protobuf, "grpc": _grpc, "http/json": _http_json}
     try:
         return builders[name](arguments, answers)
@@ -249,11 +174,16 @@ def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
         raise
     except Exception as error:
         # Only now, as it looks for what the builder has found.
-        check(name)
+        destination.check(name)
         raise ExporterConfigurationError(
             f"protocol {name}: the exporter does not take its arguments or OTEL_EXPORTER_OTLP_* "
             f"variables ({type(error).__name__})"
         ) from error
+
+
+def preload() -> None:
+    """Import the official exporter that the variables ask for, before the first record."""
+    import_module(f"{destination.MODULES[destination.protocol()]}._log_exporter")
 
 
 def to_json(batch: "Sequence[ReadableLogRecord]") -> str:
@@ -337,7 +267,7 @@ def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
     def read(argument: str, variable: str) -> bytes | None:
-        path = arguments.tls.get(argument) or standard(variable)
+        path = arguments.tls.get(argument) or destination.standard(variable)
         if not path:
             return None
         with open(path, "rb") as file:
@@ -354,7 +284,9 @@ def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
     if arguments.tls.keys() & {*_TLS_FILES} or (named and not _has_credential_provider("GRPC")):
         credentials = ssl_channel_credentials(authority, key, certificate)
     # As a variable, the official exporter does not know the specification's "none".
-    compression = _GRPC_COMPRESSIONS.get(arguments.compression or standard("COMPRESSION") or "")
+    compression = _GRPC_COMPRESSIONS.get(
+        arguments.compression or destination.standard("COMPRESSION") or ""
+    )
     return OTLPLogExporter(
         endpoint=arguments.endpoint,
         insecure=arguments.tls.get("insecure"),

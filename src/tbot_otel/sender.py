@@ -118,7 +118,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _wait_at_exit() -> None:
-    from tbot_otel import otlp
+    from tbot_otel import destination
 
-    timeout = otlp.timeout()
+    timeout = destination.timeout()
     _sender.wait(EXIT_WAIT if timeout is None else min(EXIT_WAIT, timeout))

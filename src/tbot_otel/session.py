@@ -46,7 +46,7 @@ _PENDING = Outcome(Status.PENDING, "the record is still under way")
 
 
 class Session:
-    """One start of tbot. Made in this process, never stored, and derived from nothing.
+    """One start of tbot. Made at that start, never stored, and derived from nothing.
 
     Attributes:
         id: A version 4 UUID of 36 characters, new for every session.
@@ -61,6 +61,19 @@ class Session:
         self._pid = os.getpid()
         self._outcome = _PENDING
         self._settled: Event | None = None
+
+    @classmethod
+    def reported(cls, session_id: str, started: int) -> "Session":
+        """Return the session of a start that tbot itself reported.
+
+        Args:
+            session_id: The version 4 UUID that tbot made at this start.
+            started: When the start happened, in nanoseconds since 1970-01-01 UTC.
+        """
+        session = cls()
+        session.id = session_id
+        session.started = started
+        return session
 
     def belongs_here(self) -> bool:
         """Whether this process made it. A forked child has no share in its parent's sessions."""

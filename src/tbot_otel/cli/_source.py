@@ -12,7 +12,6 @@ from tbot_otel.policy import Reason, Refused, decide
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
 HELPER = "_TBOT_TELEMETRY_HELPER"
 HELPER_VERSION = "_TBOT_TELEMETRY_HELPER_VERSION"
@@ -94,10 +93,7 @@ def read(
     verdict = decide(START.name, {**attributes, **helper()})
     if isinstance(verdict, Refused):
         raise InvalidEventError(str(verdict.attribute), verdict.reason.value)
-    fields: dict[str, Any] = {
-        name.removeprefix("tbot."): value for name, value in verdict.attributes.items()
-    }
-    return StartEvent(**fields), verdict.left_out
+    return StartEvent.of(verdict.attributes), verdict.left_out
 
 
 def _ask_version() -> str:

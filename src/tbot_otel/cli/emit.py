@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
 
     import logging
 
-    from tbot_otel import otlp
+    from tbot_otel import destination
     from tbot_otel.session import Outcome, Status
     from tbot_otel.start import record_start
 
@@ -33,11 +33,11 @@ def run(options: argparse.Namespace) -> int:
     handler = logging.StreamHandler()
     handler.addFilter(logging.Filter("tbot_otel"))
     logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
-    timeout = otlp.timeout()
+    timeout = destination.timeout()
     wait = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)
     session = record_start(event)
     outcome = session.flush(wait)
-    target = f"{otlp.endpoint()} ({otlp.protocol()})"
+    target = f"{destination.endpoint()} ({destination.protocol()})"
     if outcome.status is Status.DELIVERED:
         return _end(0, f"delivered to {target}, session {session.id}")
     if outcome.status is Status.REFUSED:

@@ -5,7 +5,7 @@ Exit status: 0 = it would be sent; 3 = it would not.
 
 import argparse
 
-from tbot_otel import otlp
+from tbot_otel import destination
 from tbot_otel.cli import _source
 from tbot_otel.consent import OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
@@ -27,12 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status."""
     consent = OptInSampler().should_sample()
-    protocol = otlp.protocol()
+    protocol = destination.protocol()
     would_send, variable, reason = consent.granted, consent.variable, consent.reason
     if would_send:
         # With consent only: to look for an installed package is to import those around it.
         try:
-            otlp.check(protocol)
+            destination.check(protocol)
         except ExporterConfigurationError as error:
             would_send, variable, reason = False, "OTEL_EXPORTER_OTLP_PROTOCOL", str(error)
     helper, problems = _helper()
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             "would_send": would_send,
             "reason": reason,
             "variable": variable,
-            "endpoint": otlp.endpoint(),
+            "endpoint": destination.endpoint(),
             "protocol": protocol,
             "helper": helper,
             "problems": problems,
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(status, indent=2))
     else:
         print(f"would send: {'yes' if would_send else 'no'}, {reason}")
-        print(f"to:         {otlp.endpoint()}")
+        print(f"to:         {destination.endpoint()}")
         print(f"protocol:   {protocol}")
         print(f"helper:     {' '.join(helper.values()) or 'none'}")
         for problem in problems:
@@ -81,13 +81,13 @@ def _helper() -> tuple[dict[str, str], list[str]]:
 
 def _endpoint_problems(protocol: str) -> list[str]:
     problems = []
-    endpoint = otlp.endpoint()
+    endpoint = destination.endpoint()
     port = _FOREIGN_PORTS.get(protocol)
     if port and endpoint.rpartition("://")[2].partition("/")[0].endswith(port):
         other = "HTTP" if protocol == "grpc" else "gRPC"
         problems.append(
             f"the endpoint's port {port[1:]} is for {other}, the protocol is {protocol}"
         )
-    if (otlp.timeout() or 0) > _LONG_TIMEOUT:
+    if (destination.timeout() or 0) > _LONG_TIMEOUT:
         problems.append("OTEL_EXPORTER_OTLP_TIMEOUT is over ten minutes: this SDK reads seconds")
     return problems
