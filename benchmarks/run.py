@@ -6,6 +6,7 @@ environment that holds nothing but what the row is about.
 
 import argparse
 import contextlib
+import json
 import os
 import platform
 import signal
@@ -15,10 +16,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -31,12 +34,21 @@ from collectors import (  # noqa: E402 - found by the line above
     free_port,
     silent,
 )
-from tbot_otel import ExporterConfigurationError, destination  # noqa: E402 - as above
+from tbot_otel import (  # noqa: E402 - as above
+    ExporterConfigurationError,
+    Session,
+    StartEvent,
+    destination,
+)
+from tbot_otel.record import of_start, readable  # noqa: E402 - as above
 
 PROTOCOLS = ("http/protobuf", "grpc")
 # Where its exporter is installed; rotel refuses it.
 JSON = "http/json"
 MOST_EXITS = 5
+MOST_LAUNCHES = 20
+MOST_REPORTS = 10
+GONE_AFTER = 30.0
 PATIENCE = 60.0
 
 BARE = ("-c", "pass")
@@ -45,6 +57,15 @@ START = str(HERE / "start.py")
 PLAIN = str(HERE / "plain_sdk.py")
 CALL = str(HERE / "call.py")
 BATCH = str(HERE / "batch.py")
+REPORT = str(HERE / "report.py")
+# A tbot that stays, and reports by the one address.
+DAEMON = (str(ROOT / "tests" / "agent.py"), "--daemon", "--work", str(GONE_AFTER + 2))
+IMPORT = """
+import time
+begin = time.perf_counter()
+import opentelemetry.exporter.otlp.proto.http._log_exporter
+print(time.perf_counter() - begin)
+"""
 
 HEAD = """\
 # Benchmarks
@@ -78,14 +99,15 @@ class Bench:
     Args:
         runs: How often each side of a row runs.
         healthy: A healthy Collector for each protocol.
-        bytecode: The folder for compiled bytecode.
+        folder: The folder for compiled bytecode, and what else is written.
     """
 
-    def __init__(self, runs: int, healthy: dict[str, Rotel | Official], bytecode: str) -> None:
+    def __init__(self, runs: int, healthy: dict[str, Rotel | Official], folder: str) -> None:
         self.runs = runs
         self.healthy = healthy
+        self.folder = folder
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        self._environ = {**kept, "PYTHONPYCACHEPREFIX": bytecode}
+        self.environ = {**kept, "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
 
     def compile(self) -> None:
         """Compile what either side may import."""
@@ -93,9 +115,7 @@ class Bench:
         folders = {paths["stdlib"], paths["purelib"], paths["platlib"], str(ROOT / "src")}
         words = ["-m", "compileall", "-q", "-x", "/(test|tests|idlelib|lib2to3)/", *folders]
         # What does not compile is imported by neither side: templates, other Pythons' files.
-        subprocess.run(
-            [sys.executable, *words], env=self._environ, capture_output=True, check=False
-        )
+        subprocess.run([sys.executable, *words], env=self.environ, capture_output=True, check=False)
 
     def sample(self, *words: str, status: int = 0, environ: dict[str, str] | None = None) -> Sample:
         """Run this Python with words behind it.
@@ -107,7 +127,7 @@ class Bench:
         """
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(HERE / "launch.py"), sys.executable, *words],
-            env={**self._environ, **(environ or {})},
+            env={**self.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -178,6 +198,7 @@ def row(
     *,
     ratio: float | None = None,
     seconds: float | None = None,
+    more: float | None = None,
 ) -> str:
     """Return a row of the page.
 
@@ -187,6 +208,7 @@ def row(
         sides: The samples of ours, and of theirs if there are any.
         ratio: The goal, as a part of theirs.
         seconds: The goal, as a time of ours.
+        more: The goal, as a time on top of theirs.
     """
     times = [statistics.median(sample.seconds for sample in side) for side in sides if side]
     memory = [statistics.median(sample.mebibytes for sample in side) for side in sides if side]
@@ -200,6 +222,8 @@ def row(
     if seconds is not None:
         goal, met = f"<= {_time(seconds)}", "yes" if times[0] <= seconds else "**no**"
         shown[0] += f" (worst {_time(max(sides[0]).seconds)})"
+    if more is not None:
+        goal, met = f"<= + {_time(more)}", "yes" if times[0] <= times[1] + more else "**no**"
     cells = (
         *(what, against, shown[0], shown[1] if sides[1] else "-"),
         *("-" if part is None else f"{part:.2f}", goal, met),
@@ -288,7 +312,95 @@ def batch(bench: Bench) -> Iterator[str]:
         yield row(what, "OTLP encoding of the batch as received", (ours, theirs), ratio=goal)
 
 
-BENCHMARKS = {"silence": silence, "call": call, "start": start, "exit": leave, "batch": batch}
+def launch(bench: Bench) -> Iterator[str]:
+    """What `tbot-otel run` adds to the start of a command."""
+    words = (COMMAND, "run", "--", "true")
+    sides = bench.by_turns(words, BARE)
+    yield row("`tbot-otel run -- true`, not opted in", "bare interpreter", sides, ratio=1.3)
+    for state in ("healthy", "refused", "silent"):
+        with bench.collector(state) as environ:
+            ours, theirs = [], []
+            for _ in range(min(bench.runs, MOST_LAUNCHES)):
+                ours.append(bench.sample(*words, environ=environ))
+                # What the forwarder does meanwhile is in neither side.
+                wait_until(lambda: not forwarders())
+                theirs.append(bench.sample(*BARE, environ=environ))
+        what = f"`tbot-otel run -- true`, opted in, Collector {state}"
+        yield row(what, "bare interpreter", (ours, theirs), ratio=1.6)
+
+
+def answer(bench: Bench) -> Iterator[str]:
+    """How long tbot waits for its answer."""
+    session = Session.reported("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", time.time_ns())
+    event = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
+    record = Path(bench.folder) / "record"
+    record.write_bytes(encode_logs([readable(of_start(event, session))]).SerializeToString())
+    port = str(bench.healthy["http/protobuf"].http_port)
+    cold: Sides = ([], [])
+    warm: Sides = ([], [])
+    command = (COMMAND, "run", "--", sys.executable, "-I", "-S", REPORT, port, str(record))
+    for _ in range(min(bench.runs, MOST_REPORTS)):
+        with bench.collector("healthy") as environ:
+            sample = bench.sample(*command, environ=environ)
+        *pairs, first = sample.output.splitlines()
+        cold[0].append(sample._replace(seconds=float(first)))
+        for pair in pairs:
+            for side, seconds in zip(warm, pair.split(), strict=True):
+                side.append(sample._replace(seconds=float(seconds)))
+        wait_until(lambda: not forwarders())
+        sample = bench.sample("-c", IMPORT)
+        cold[1].append(sample._replace(seconds=float(sample.output)))
+    what = "tbot's call to its answer, forwarder"
+    yield row(f"{what} not ready yet", "importing the OTLP exporter", cold, ratio=1.5)
+    yield row(f"{what} ready", "Collector's own answer to the record", warm, more=5e-3)
+
+
+def gone(bench: Bench) -> Iterator[str]:
+    """What is left of us when a report is delivered and tbot goes on."""
+    with bench.collector("healthy") as environ:
+        process = subprocess.Popen(
+            [COMMAND, "run", "--", sys.executable, *DAEMON],
+            env={**bench.environ, **environ},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(GONE_AFTER)
+        left = sum(forwarders().values())
+        output, _ = process.communicate(timeout=PATIENCE)
+    if json.loads(output)["answer"] != "ok":
+        sys.exit(f"the report was not delivered: {output}")
+    met = "**no**" if left else "yes"
+    what = f"memory of ours {GONE_AFTER:.0f} s after a delivered report"
+    yield f"| {what} | - | {left} KiB | - | - | 0 | {met} | - |"
+
+
+def forwarders() -> dict[int, int]:
+    """The forwarders on this machine: process id and resident memory in KiB."""
+    command = ["ps", "-A", "-o", "pid=,rss=,args="]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = (line.split(maxsplit=3) for line in lines if f"{COMMAND} run " in line)
+    return {int(pid): int(memory) for pid, memory, *_ in found}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit("a forwarder does not leave")
+        time.sleep(0.05)
+
+
+BENCHMARKS = {
+    "silence": silence,
+    "call": call,
+    "start": start,
+    "exit": leave,
+    "batch": batch,
+    "run": launch,
+    "answer": answer,
+    "gone": gone,
+}
 
 
 def main() -> None:
@@ -312,7 +424,7 @@ def main() -> None:
                 destination.check(JSON)
                 official = Official(build_official(), folder)
                 healthy[JSON] = stack.enter_context(official.running())
-            bench = Bench(options.runs, healthy, str(folder / "bytecode"))
+            bench = Bench(options.runs, healthy, temporary)
             bench.compile()
             head = HEAD.format(
                 runs=options.runs,

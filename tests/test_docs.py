@@ -15,10 +15,10 @@ from tbot_otel.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_file())
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*") if path.is_file())
 SCRIPTS = sysconfig.get_path("scripts")
-# Options of nox and of the benchmarks.
-FOREIGN_OPTIONS = {"--runs", "--session"}
+# Options of nox, of the benchmarks and of Docker.
+FOREIGN_OPTIONS = {"--init", "--runs", "--session"}
 
 
 def name_of(path: Path) -> str:

@@ -1,15 +1,15 @@
 """`tbot-otel run`: tbot's own report goes to the Collector, and tbot runs as it would have."""
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from collectors import Official, plain, run
+from collectors import Official, Rotel, plain, run
 from tbot_otel.events import RESOURCE
 
+OPT_IN = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
 AGENT = str(Path(__file__).parent / "agent.py")
 
 
@@ -18,16 +18,41 @@ def command(*words: str) -> list[str]:
     return ["-m", "tbot_otel", "run", "--", sys.executable, AGENT, *words]
 
 
-def forwarders() -> set[int]:
-    """The process ids of all forwarders, found as `ps` would find them: by their command line."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        # Whatever ends meanwhile is none.
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
-            if b"\0run\0" in words and b"tbot_otel\0" in words:
-                found.add(int(folder.name))
-    return found
+def test_helper_is_named(rotel: Rotel) -> None:
+    """What tbot is told of its helper arrives, as far as policy lets it."""
+    told = json.loads(
+        run(
+            *command(),
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=rotel.endpoint("http/protobuf"),
+            _TBOT_TELEMETRY_HELPER="gha:example/setup",
+            _TBOT_TELEMETRY_HELPER_VERSION="v1.2.0-host.example.com",
+        ).stdout
+    )
+    received = rotel.find(told["session"])
+    assert "-> tbot.helper: Str(gha:example/setup)" in received
+    assert "tbot.helper_version" not in received
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"TELEPORT_ANONYMOUS_TELEMETRY": "0"}, {**OPT_IN, "DO_NOT_TRACK": "1"}],
+    ids=str,
+)
+def test_without_consent(environ: dict[str, str]) -> None:
+    """The command runs, and has no address to report to."""
+    done = run(*command("--status", "5"), timeout=60, **environ)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert json.loads(done.stdout)["answer"] == "none"
+
+
+def test_elsewhere_than_on_unix() -> None:
+    """Where there is no fork, that is one line."""
+    script = "import os, sys; del os.fork; from tbot_otel.cli import main; sys.exit(main({}))"
+    done = run("-c", script.format(["run", "--", "true"]), timeout=60, **OPT_IN)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "tbot-otel run: expected Linux or macOS (see tbot-otel run --help)\n"
+    assert done.stderr == line
 
 
 @pytest.mark.parametrize("client", ["runtime", "raw"])

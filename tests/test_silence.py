@@ -163,7 +163,11 @@ def test_import_adds_nothing() -> None:
 
 @pytest.mark.parametrize("environ", [{}, OPTED_IN], ids=words)
 @pytest.mark.parametrize(
-    "room", ["errors", "events", "consent", "policy", "session", "otlp", "start", "cli", "cli.emit"]
+    "room",
+    [
+        *("errors", "events", "consent", "destination", "policy", "session", "otlp", "start"),
+        *("launcher", "forwarder", "cli", "cli.emit", "cli.run"),
+    ],
 )
 def test_import_is_silent(room: str, environ: dict[str, str]) -> None:
     """A room that a process meets without consent stands on the standard library alone."""
@@ -189,6 +193,34 @@ def test_without_consent(script: str, status: int, environ: dict[str, str], fold
     """Whatever is no opt-in: no socket, file, thread or child, and no OpenTelemetry."""
     script = script.replace("FOLDER", str(folder))
     assert audit(script, {"PATH": str(folder), **environ}, status) == Audit()
+
+
+# A command that cannot be run leaves the process as it is, to be looked at.
+RUN = COMMAND.format(words=["run", "--", "/dev/null"])
+BECOMES_THE_COMMAND = Audit(events=["os.exec"])
+
+
+@pytest.mark.parametrize("environ", NOT_AN_OPT_IN, ids=words)
+def test_run_without_consent(environ: dict[str, str]) -> None:
+    """Whatever is no opt-in: the process becomes the command, and does nothing else."""
+    # In the C locale the interpreter has set a variable, which is undone.
+    environ = {"LANG": "C.UTF-8", **environ}
+    assert audit(RUN, environ, 126) == BECOMES_THE_COMMAND
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/xml"},
+        {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/xml"},
+        {"TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS": "https://relay.example"},
+    ],
+    ids=words,
+)
+def test_run_with_nowhere_to_send(environ: dict[str, str]) -> None:
+    """With consent, but nothing to do for us, the process becomes the command just so."""
+    done = audit(RUN, {"LANG": "C.UTF-8", **OPTED_IN, **environ}, 126)
+    assert done == BECOMES_THE_COMMAND
 
 
 @pytest.mark.parametrize("environ", [{}, OPTED_IN], ids=words)
@@ -312,6 +344,12 @@ def test_audit_sees_what_grpc_does(rotel: Rotel) -> None:
     done = audit(script + EMIT.format(name="tbot.start"), OPTED_IN | endpoint)
     assert done.tasks > 1
     assert any(name.startswith("socket:") for name in done.descriptors)
+
+
+def test_audit_sees_what_run_does() -> None:
+    """The audit can fail: with consent it sees the socket and the fork."""
+    done = audit(RUN, {"LANG": "C.UTF-8", **OPTED_IN}, 126)
+    assert {"socket.bind", "os.fork", "os.putenv"} <= {*done.events}
 
 
 def test_audit_sees_a_child_and_a_file(folder: Path, tmp_path: Path) -> None:

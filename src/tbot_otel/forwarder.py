@@ -176,14 +176,14 @@ class _Forwarder:
         watch = _Watch(tbot)
         leave = float("inf")
         while True:
-            ended = watch.has_ended(_POLL)
             now = time.monotonic()
-            if leave > now and (ended or self._has_delivered()):
-                leave = min(leave, now + LINGER)
+            if leave == float("inf") and (watch.has_ended() or self._has_delivered()):
+                leave = now + LINGER
             with self._lock:
-                idle_since = float("inf") if self._under_way else self._heard
-            if idle_since < now and (now >= leave or now - idle_since > STAY):
+                idle = 0.0 if self._under_way else now - self._heard
+            if (idle and now >= leave) or idle > STAY:
                 return
+            time.sleep(_POLL)
 
     def _has_delivered(self) -> bool:
         return any(session.flush(0).status is Status.DELIVERED for session in self._sessions)
@@ -199,11 +199,10 @@ class _Watch:
         with contextlib.suppress(AttributeError, OSError):
             self._descriptor = os.pidfd_open(pid)
 
-    def has_ended(self, wait: float) -> bool:
-        """Wait for some seconds, and say whether the process has ended."""
+    def has_ended(self) -> bool:
+        """Say whether the process has ended."""
         if self._descriptor is not None:
-            return bool(select.select([self._descriptor], [], [], wait)[0])
-        time.sleep(wait)
+            return bool(select.select([self._descriptor], [], [], 0)[0])
         try:
             os.kill(self._pid, 0)
         except ProcessLookupError:

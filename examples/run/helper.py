@@ -1,0 +1,22 @@
+"""A program that runs tbot once through tbot-otel, and names itself as tbot's helper.
+
+Change the name, the version and tbot's words. Consent and Collector are the user's to set.
+"""
+
+import os
+import subprocess
+import sys
+
+HELPER = {"_TBOT_TELEMETRY_HELPER": "example-helper", "_TBOT_TELEMETRY_HELPER_VERSION": "1.0.0"}
+COMMAND = ["tbot", "start", "-c", "tbot.yaml", "--oneshot"]
+
+
+def main() -> int:
+    """Run tbot, and return its status as a shell would."""
+    run = [sys.executable, "-m", "tbot_otel", "run", "--", *COMMAND]
+    status = subprocess.run(run, env={**os.environ, **HELPER}, check=False).returncode
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
