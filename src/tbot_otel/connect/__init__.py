@@ -5,7 +5,8 @@ tbot tells of its start in one unary call of the Connect protocol
 the messages hold is in ``tbot.proto``.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from connectrpc.code import Code
@@ -19,12 +20,19 @@ from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventRes
 from tbot_otel.events import RESOURCE, START
 from tbot_otel.policy import Refused, decide
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
 MOST_BYTES = 64 * 1024
 """The most bytes of a request, also when it is unpacked."""
 
 CLOCKS_DIFFER = 300 * 10**9
 """How far tbot's clock may be from ours, in nanoseconds. A clock that is wrong tells a machine
 from others, so the time of receipt then stands in its place."""
+
+# The official JSON parser overflows the stack at some thousands, and takes the process with it.
+_MOST_NESTED = 100
 
 Request = SubmitTbotEventRequest
 Context = RequestContext[SubmitTbotEventRequest, SubmitTbotEventResponse]
@@ -124,15 +132,27 @@ class _Codec:
         return self._codec.encode(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
-        try:
+        with contextlib.suppress(Exception):  # Each codec has errors of its own.
             return self._codec.decode(data, message_class)
-        except Exception:  # noqa: BLE001 - each codec has errors of its own
-            problem = f"the body: expected a {METHOD.input.__name__}"
-        raise ConnectError(Code.INVALID_ARGUMENT, problem)
+        raise ConnectError(Code.INVALID_ARGUMENT, f"the body: expected a {METHOD.input.__name__}")
+
+
+class _JSONCodec(_Codec):
+    def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
+        nested = data.count(b"[") + data.count(b"{") > _MOST_NESTED
+        return super().decode(b"" if nested else data, message_class)
 
 
 class _Application(ConnectWSGIApplication):
     path = f"/{METHOD.service_name}"
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        # The runtime would also take gRPC-Web, and fail at gRPC.
+        if "grpc" in environ.get("CONTENT_TYPE", ""):
+            environ["CONTENT_TYPE"] = ""
+        return super().__call__(environ, start_response)
 
 
 def application(take: Callable[[Request, Context], None], prefix: str = "") -> _Application:
@@ -151,5 +171,5 @@ def application(take: Callable[[Request, Context], None], prefix: str = "") -> _
     return _Application(
         endpoints={f"{prefix}{PATH}": EndpointSync.unary(method=METHOD, function=submit)},
         read_max_bytes=MOST_BYTES,
-        codecs=[_Codec(proto_binary_codec()), _Codec(proto_json_codec())],
+        codecs=[_Codec(proto_binary_codec()), _JSONCodec(proto_json_codec())],
     )
