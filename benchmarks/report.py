@@ -1,8 +1,8 @@
 """Reports a start as tbot does, and prints the seconds to each answer.
 
 It is run by `tbot-otel run`, and calls as soon as it is there, so the first answer is that of a
-forwarder that is not ready yet. The later calls go by turns to the forwarder and to a Collector. Its
-words: the Collector's port, and a file with what is sent to that.
+forwarder that is not ready yet. The later calls go by turns to the forwarder and to a Collector.
+Its words: the Collector's port, and a file with what is sent to that.
 """
 
 import _socket

@@ -11,7 +11,6 @@ import gzip
 import http.client
 import json
 import os
-import sys
 import threading
 import time
 import uuid
@@ -105,6 +104,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     # Not by sys.exit: a report that is still under way is left behind.
-    status = main()
-    sys.stdout.flush()
-    os._exit(status)
+    os._exit(main())

@@ -1,12 +1,14 @@
 """`tbot-otel run`: tbot's own report goes to the Collector, and tbot runs as it would have."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from collectors import Official, Rotel, plain, run
+from collectors import Answer, Official, Rotel, Standin, plain, run
 from tbot_otel.events import RESOURCE
 
 OPT_IN = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
@@ -32,6 +34,15 @@ def test_helper_is_named(rotel: Rotel) -> None:
     received = rotel.find(told["session"])
     assert "-> tbot.helper: Str(gha:example/setup)" in received
     assert "tbot.helper_version" not in received
+
+
+def test_closed_streams() -> None:
+    """A report is delivered from a process that has no standard streams."""
+    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, *command())
+    with Standin(Answer()) as collector:
+        environ = {**os.environ, **OPT_IN, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        assert subprocess.run(closed, env=environ, timeout=60, check=False).returncode == 0
+        assert len(collector.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ time to import is imported when the log can tell what is wrong with it.
 """
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -88,9 +89,16 @@ class _Listener(socket.socket):
         self._born = born
         self._ready: float | None = None
         self._waiting: dict[str, float] = {}
+        self.problem: OSError | None = None
 
     def accept(self) -> "tuple[socket.socket, Any]":
-        connection, address = super().accept()
+        try:
+            connection, address = super().accept()
+        except OSError as error:
+            # The server would try for ever.
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.problem = error
+            raise
         now = time.monotonic()
         if self._ready is None:
             self._ready = now
@@ -163,8 +171,11 @@ class _Forwarder:
 
         report = read(request, time.time_ns())
         session = Session.reported(report.session_id, report.timestamp)
-        sender.submit(StartEvent.of(report.attributes), session, None)
         self._sessions.append(session)
+        try:
+            sender.submit(StartEvent.of(report.attributes), session, None)
+        except Exception as error:  # noqa: BLE001 - there may be no thread left for it
+            session.fail(error)
         outcome = session.flush(max(0.0, deadline - time.monotonic()))
         if outcome.status is Status.PENDING:
             raise unavailable("the Collector has not taken it in time")
@@ -176,6 +187,8 @@ class _Forwarder:
         watch = _Watch(tbot)
         leave = float("inf")
         while True:
+            if self._listener.problem is not None:
+                raise self._listener.problem
             now = time.monotonic()
             if leave == float("inf") and (watch.has_ended() or self._has_delivered()):
                 leave = now + LINGER

@@ -4,6 +4,7 @@ It stands between a person and every start of their tbot, so it imports next to 
 with an underscore is the part of its module that costs no time.
 """
 
+import errno
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from tbot_otel.errors import TbotOtelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from typing import NoReturn
 
 ADDRESS = "TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"
@@ -42,7 +44,7 @@ def launch(command: list[str], log: str | None = None) -> int:
     Returns:
         `NOT_FOUND` or `CANNOT_RUN`, after one line on standard error: it could not be started.
     """
-    _undo_interpreter()
+    _restore_locale()
     if _may_send():
         problem = _missing()
         if problem is None:
@@ -50,41 +52,47 @@ def launch(command: list[str], log: str | None = None) -> int:
                 _fork_forwarder(log)
             except OSError as error:
                 problem = error.strerror or type(error).__name__
+                if log is not None and error.filename == log:
+                    problem = f"--log: {problem}"
         if problem is not None:
             say(f"the start is not reported: {problem}")
     return _become(command)
 
 
 def say(line: str) -> None:
-    """Say a line on standard error, if there is one that takes it."""
-    if sys.stderr is not None:
-        try:
-            print(f"tbot-otel run: {line}", file=sys.stderr, flush=True)
-        except OSError:
-            pass
+    """Say a line on standard error, if there is one and it takes it at once."""
+    import select
+
+    try:
+        # What sys.stderr cannot write it would try again at the end, and that costs the status.
+        if sys.stderr is not None and select.select([], [2], [], 0)[1]:
+            os.write(2, f"tbot-otel run: {line}\n".encode())
+    except OSError:
+        pass
 
 
-def _undo_interpreter() -> None:
-    """Undo what the interpreter has changed of what a command inherits."""
-    import _signal
-
-    # What it was before cannot be known. A Go program such as tbot sets both for itself.
-    for name in ("SIGPIPE", "SIGXFSZ"):
-        _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    # In the C locale it sets LC_CTYPE (https://peps.python.org/pep-0538/).
-    if "LC_CTYPE" in os.environ and _is_coerced():
-        del os.environ["LC_CTYPE"]
+def _restore_locale() -> None:
+    """Undo what the interpreter does where the C locale is meant: it sets LC_CTYPE (PEP 538)."""
+    if "LC_CTYPE" in os.environ:
+        before = _locale_before()
+        if before is None:
+            del os.environ["LC_CTYPE"]
+        elif before != os.environ["LC_CTYPE"]:
+            os.environ["LC_CTYPE"] = before
 
 
-def _is_coerced() -> bool:
+def _locale_before() -> str | None:
+    """Return the LC_CTYPE that this process was started with; None if there was none."""
     try:
         with open("/proc/self/environ", "rb") as file:
-            return b"\0LC_CTYPE=" not in b"\0" + file.read()
+            for entry in file.read().split(b"\0"):
+                if entry.startswith(b"LC_CTYPE="):
+                    return os.fsdecode(entry.removeprefix(b"LC_CTYPE="))
     except OSError:
         # Elsewhere than on Linux. The interpreter turns both on, or a person one of them.
-        return bool(sys.flags.utf8_mode) and "PYTHONUTF8" not in os.environ
+        if not sys.flags.utf8_mode or "PYTHONUTF8" in os.environ:
+            return os.environ["LC_CTYPE"]
+    return None
 
 
 def _may_send() -> bool:
@@ -123,27 +131,39 @@ def _fork_forwarder(log: str | None) -> None:
     while null in _STREAMS:
         null = os.open(os.devnull, os.O_RDWR)
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(_BACKLOG)
-    # Another user of this machine can connect, but does not know the path.
-    prefix = f"/{os.urandom(16).hex()}"
+    try:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(_BACKLOG)
+        # Another user of this machine can connect, but does not know the path.
+        prefix = f"/{os.urandom(16).hex()}"
+        _fork(listener, prefix, null, log)
+        os.environ[ADDRESS] = f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}"
+    finally:
+        listener.close()
+
+
+def _fork(listener: "socket", prefix: str, null: int, log: str | None) -> None:
+    import _signal
+
     journal = None
     if log is not None:
         # A pipe that nobody reads is no reason to wait.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
         journal = os.open(log, flags, 0o600)
-    kept = (*_STREAMS, null, listener.fileno(), journal)
+    kept = (*_STREAMS, listener.fileno(), journal)
     others = [fd for fd in map(int, os.listdir("/dev/fd")) if fd not in kept]
     tbot = os.getpid()
     born = time.monotonic()
+    pending = _signal.SIGCHLD in _signal.sigpending()
     child = os.fork()
     if child == 0:
         try:
-            _detach()
             for stream in _STREAMS:
                 os.dup2(null, stream)
             for descriptor in others:
                 _close(descriptor)
+            # The command starts after this, and shares nothing with the forwarder.
+            _detach()
             from tbot_otel import forwarder
 
             forwarder.forward(listener.detach(), prefix, tbot=tbot, born=born, journal=journal)
@@ -154,11 +174,20 @@ def _fork_forwarder(log: str | None) -> None:
     except ChildProcessError:
         # Where SIGCHLD is ignored, children are reaped by themselves.
         status = 0
+    if not pending and _signal.SIGCHLD in _signal.sigpending():
+        # Where it is blocked, the command would find it.
+        _signal.sigwait({_signal.SIGCHLD})
     if status:
         code = os.waitstatus_to_exitcode(status)
         raise OSError(code, os.strerror(code))
-    os.environ[ADDRESS] = f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}"
-    listener.close()
+
+
+def _close(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError:
+        # It was that of the listing.
+        pass
 
 
 def _detach() -> None:
@@ -172,40 +201,47 @@ def _detach() -> None:
     os._exit(0)
 
 
-def _close(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        # It was that of the listing.
-        pass
-
-
 def _become(command: list[str]) -> int:
-    """Look for the command as a shell does, and become it."""
-    name = command[0]
-    folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
-    problem = None
-    for folder in folders:
-        path = os.path.join(folder, name)
+    path = _find(command[0])
+    if path:
         try:
             _execute(path, command)
-        except (OSError, ValueError) as error:
-            if name and os.path.lexists(path):
-                problem = getattr(error, "strerror", None) or type(error).__name__
-    if problem is None:
-        say("COMMAND: expected a program's path, or the name of one on PATH")
-        return NOT_FOUND
-    say(f"COMMAND: {problem}")
-    return CANNOT_RUN
+        except OSError as error:
+            # A program that is there can lack the interpreter that it names.
+            if error.errno != errno.ENOENT or os.path.exists(path):
+                say(f"COMMAND: {error.strerror}")
+                return CANNOT_RUN
+    say("COMMAND: expected a program's path, or the name of one on PATH")
+    return NOT_FOUND
+
+
+def _find(name: str) -> str:
+    """Look for a program as a shell does, and return its path; empty if there is none."""
+    if "/" in name or not name:
+        return name
+    found = ""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(folder or os.curdir, name)
+        if os.path.exists(path) and not os.path.isdir(path):
+            if os.access(path, os.X_OK):
+                return path
+            found = found or path
+    return found
 
 
 def _execute(path: str, command: list[str]) -> "NoReturn":
-    import errno
+    import _signal
 
+    # The interpreter has set both, and what they were before cannot be known.
+    for name in ("SIGPIPE", "SIGXFSZ"):
+        _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
     try:
         os.execv(path, command)
     except OSError as error:
-        if error.errno != errno.E2BIG or os.environ.pop(ADDRESS, None) is None:
-            raise
-    # Without our variable it may just fit.
-    os.execv(path, command)
+        # Without our variable it may just fit.
+        if error.errno == errno.E2BIG and os.environ.pop(ADDRESS, None) is not None:
+            os.execv(path, command)
+        raise
+    finally:
+        # It is still us, and has something to say.
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)

@@ -34,6 +34,11 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["run"]:
+        import _signal
+
+        # Whoever stops it before it is tbot, stops tbot.
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         from tbot_otel.cli import run
 
         return run.main(words[1:])
