@@ -655,6 +655,7 @@ def test_no_interpreter(name: str, folder: Path) -> None:
         (["--log", "{0}/log"], 2, "COMMAND: expected a program"),
         (["--log"], 2, "--log: expected a file"),
         (["--log="], 2, "--log: expected a file"),
+        (["--log", "--", "echo"], 2, "--log: expected a file"),
         (["--log=", "echo"], 2, "--log: expected a file"),
         (["--logs", "{0}/log", "echo"], 2, "unknown: --logs"),
         (["--secret=value", "echo"], 2, "unknown: --secret"),

@@ -122,6 +122,7 @@ class _Forwarder:
         from tbot_otel import connect, exporter, otlp, record  # noqa: F401
 
         otlp.preload()
+        self._target = f"{destination.endpoint()} ({destination.protocol()})"
         self._listener = listener
         self._lock = threading.Lock()
         self._under_way = 0
@@ -153,14 +154,10 @@ class _Forwarder:
         try:
             self._deliver(request, deadline)
         except ConnectError as error:
-            _logger.warning("tbot's start is not delivered: %s", error.message)
+            _logger.warning("tbot's start is not delivered to %s: %s", self._target, error.message)
             raise
         else:
-            _logger.info(
-                "tbot's start is delivered to %s (%s)",
-                destination.endpoint(),
-                destination.protocol(),
-            )
+            _logger.info("tbot's start is delivered to %s", self._target)
         finally:
             with self._lock:
                 self._under_way -= 1
@@ -195,8 +192,10 @@ class _Forwarder:
             with self._lock:
                 idle = 0.0 if self._under_way else now - self._heard
             if (idle and now >= leave) or idle > STAY:
-                return
+                break
             time.sleep(_POLL)
+        if not self._sessions:
+            _logger.info("tbot has reported no start")
 
     def _has_delivered(self) -> bool:
         return any(session.flush(0).status is Status.DELIVERED for session in self._sessions)

@@ -34,7 +34,7 @@ def launch(command: list[str], log: str | None = None) -> int:
     """Become a command, as if it had been started in place of this process.
 
     With consent, and if there is somewhere to send to, a forwarder is forked first, and the command
-    finds its address in `ADDRESS`. Whatever goes wrong with that is one line on standard error, and
+    finds its address in `ADDRESS`. Whatever goes wrong with that is a line on standard error, and
     the command starts all the same.
 
     Args:
@@ -45,29 +45,28 @@ def launch(command: list[str], log: str | None = None) -> int:
         `NOT_FOUND` or `CANNOT_RUN`, after one line on standard error: it could not be started.
     """
     _restore_locale()
-    if _may_send():
-        problem = _missing()
-        if problem is None:
-            try:
+    problem = None
+    try:
+        if _may_send():
+            problem = _missing()
+            if problem is None:
                 _fork_forwarder(log)
-            except OSError as error:
-                problem = error.strerror or type(error).__name__
-                if log is not None and error.filename == log:
-                    problem = f"--log: {problem}"
-        if problem is not None:
-            say(f"the start is not reported: {problem}")
+    except Exception as error:  # noqa: BLE001 - the command starts all the same
+        problem = getattr(error, "strerror", None) or type(error).__name__
+    if problem is not None:
+        say(f"tbot's report goes where it would without this: {problem}")
     return _become(command)
 
 
 def say(line: str) -> None:
     """Say a line on standard error, if there is one and it takes it at once."""
-    import select
-
     try:
+        import select
+
         # What sys.stderr cannot write it would try again at the end, and that costs the status.
         if sys.stderr is not None and select.select([], [2], [], 0)[1]:
             os.write(2, f"tbot-otel run: {line}\n".encode())
-    except OSError:
+    except Exception:  # noqa: BLE001, S110 - the command starts all the same
         pass
 
 
@@ -105,7 +104,7 @@ def _may_send() -> bool:
         except TbotOtelError:
             return False
     if os.environ.get(ADDRESS):
-        say(f"{ADDRESS} is set already, and left as it is")
+        say(f"{ADDRESS} is set already: tbot's report goes there")
         return False
     return True
 
@@ -149,7 +148,10 @@ def _fork(listener: "socket", prefix: str, null: int, log: str | None) -> None:
     if log is not None:
         # A pipe that nobody reads is no reason to wait.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-        journal = os.open(log, flags, 0o600)
+        try:
+            journal = os.open(log, flags, 0o600)
+        except OSError as error:
+            say(f"--log: {error.strerror}")
     kept = (*_STREAMS, listener.fileno(), journal)
     others = [fd for fd in map(int, os.listdir("/dev/fd")) if fd not in kept]
     tbot = os.getpid()
@@ -207,9 +209,11 @@ def _become(command: list[str]) -> int:
         try:
             _execute(path, command)
         except OSError as error:
-            # A program that is there can lack the interpreter that it names.
-            if error.errno != errno.ENOENT or os.path.exists(path):
+            if error.errno != errno.ENOENT:
                 say(f"COMMAND: {error.strerror}")
+                return CANNOT_RUN
+            if os.path.exists(path):
+                say("COMMAND: its interpreter is not found")
                 return CANNOT_RUN
     say("COMMAND: expected a program's path, or the name of one on PATH")
     return NOT_FOUND

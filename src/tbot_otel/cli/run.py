@@ -17,7 +17,7 @@ Teleport's own service. Without consent, COMMAND is started, and nothing else is
 
 options:
   -h, --help  show this help message and exit
-  --log FILE  append to FILE what becomes of the report; OTEL_LOG_LEVEL has the level (info)
+  --log FILE  append to FILE what becomes of the report; OTEL_LOG_LEVEL has the level (info, warn)
 
 Exit status: that of COMMAND; 126 = it cannot be run; 127 = it is not found.
 """
@@ -45,7 +45,7 @@ def main(words: "Sequence[str]") -> int:
         if name != "--log":
             return _wrong(f"unknown: {name if word.startswith('--') else word[:2]}")
         log = value if given else rest.pop(0) if rest else ""
-        if not log:
+        if not log or (log == "--" and not given):
             return _wrong("--log: expected a file")
     if not rest:
         return _wrong("COMMAND: expected a program")
