@@ -10,6 +10,7 @@ import pytest
 
 from collectors import Answer, Official, Rotel, Standin, plain, run
 from tbot_otel.events import RESOURCE
+from tbot_otel.forwarder import ANSWER_WITHIN
 
 OPT_IN = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
 AGENT = str(Path(__file__).parent / "agent.py")
@@ -36,6 +37,20 @@ def test_helper_is_named(rotel: Rotel) -> None:
     assert "tbot.helper_version" not in received
 
 
+def test_late(rotel: Rotel) -> None:
+    """A report that comes late is delivered as any other."""
+    late = ("sh", "-c", f"sleep {ANSWER_WITHIN + 1}; exec {sys.executable} {AGENT}")
+    done = run(
+        *("-m", "tbot_otel", "run", "--", *late),
+        timeout=60,
+        OTEL_EXPORTER_OTLP_ENDPOINT=rotel.endpoint("http/protobuf"),
+        **OPT_IN,
+    )
+    told = json.loads(done.stdout)
+    assert told["answer"] == "ok"
+    assert "EventName: tbot.start" in rotel.find(told["session"])
+
+
 def test_closed_streams() -> None:
     """A report is delivered from a process that has no standard streams."""
     closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, *command())
@@ -59,8 +74,10 @@ def test_without_consent(environ: dict[str, str]) -> None:
 
 def test_elsewhere_than_on_unix() -> None:
     """Where there is no fork, that is one line."""
-    script = "import os, sys; del os.fork; from tbot_otel.cli import main; sys.exit(main({}))"
-    done = run("-c", script.format(["run", "--", "true"]), timeout=60, **OPT_IN)
+    # There, select takes no stream.
+    windows = "import os, select, sys; del os.fork, select.select; os.name = 'nt'"
+    script = f"{windows}; from tbot_otel.cli import main; sys.exit(main(['run', '--', 'true']))"
+    done = run("-c", script, timeout=60, **OPT_IN)
     assert (done.returncode, done.stdout) == (2, "")
     line = "tbot-otel run: expected Linux or macOS (see tbot-otel run --help)\n"
     assert done.stderr == line

@@ -8,6 +8,7 @@ time to import is imported when the log can tell what is wrong with it.
 import contextlib
 import errno
 import gc
+import json
 import logging
 import os
 import resource
@@ -23,7 +24,9 @@ from tbot_otel.session import Session, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
     from tbot_otel.connect import Context, Request
 
@@ -36,10 +39,11 @@ LINGER = 1.0
 """The stay after a delivered report or tbot's end, in seconds: what else was sent is answered."""
 
 _POLL = 0.1
-# What is larger than a request may be, but no more than this, still gets Connect's own answer.
-_MOST_BYTES = 2**20
+# What is larger than a request may be, but no more than this, still gets Connect's own answer. With
+# the most connections it bounds the memory that others on this machine can make it take.
+_MOST_BYTES = 2**17
 _MOST_HEADER_BYTES = 2**14
-_MOST_CONNECTIONS = 800
+_MOST_CONNECTIONS = 256
 
 _logger = logging.getLogger("tbot_otel.run")
 
@@ -63,7 +67,9 @@ def forward(
     # It lives for a moment, and nearly all of its work is imports.
     gc.disable()
     try:
-        _Forwarder(_Listener(listener, born), prefix).stay(tbot)
+        # Watched first: a process id can be another's later.
+        watch = _Watch(tbot)
+        _Forwarder(_Listener(listener, born), prefix).stay(watch)
     except Exception as error:
         details = _logger.isEnabledFor(logging.DEBUG)
         _logger.exception(
@@ -87,7 +93,7 @@ class _Listener(socket.socket):
     def __init__(self, descriptor: int, born: float) -> None:
         super().__init__(fileno=descriptor)
         self._born = born
-        self._ready: float | None = None
+        self._ready = float("inf")
         self._waiting: dict[str, float] = {}
         self.problem: OSError | None = None
 
@@ -100,12 +106,14 @@ class _Listener(socket.socket):
                 self.problem = error
             raise
         now = time.monotonic()
-        if self._ready is None:
-            self._ready = now
         # While there was nobody to accept it, it may have waited from the beginning.
         waits_since = self._born if now - self._ready < LINGER else now
         self._waiting["{}:{}".format(*address)] = waits_since
         return connection, address
+
+    def is_ready(self) -> None:
+        """Say that from now on a connection is accepted when it comes."""
+        self._ready = time.monotonic()
 
     def waits_since(self, client: str | None) -> float:
         """Return since when a client's request waits, on the monotonic clock in seconds."""
@@ -129,10 +137,12 @@ class _Forwarder:
         self._heard = time.monotonic()
         self._sessions: list[Session] = []
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._application = connect.application(self._take, prefix)
+        self._prefix = prefix
         server = create_server(
-            connect.application(self._take, prefix),
+            self._answer,
             sockets=[listener],
-            threads=8,
+            threads=4,
             connection_limit=min(_MOST_CONNECTIONS, descriptors // 2),
             channel_timeout=int(ANSWER_WITHIN),
             cleanup_interval=1,
@@ -143,21 +153,37 @@ class _Forwarder:
             asyncore_use_poll=True,
             ident="",
         )
+        listener.is_ready()
         threading.Thread(target=server.run, name="tbot_otel", daemon=True).start()
 
-    def _take(self, request: "Request", context: "Context") -> None:
-        from connectrpc.errors import ConnectError
+    def _answer(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> "Iterable[bytes]":
+        """Answer a request, and log what became of it."""
+        answered = ""
 
+        def start(status: str, *rest: "Any") -> "Any":
+            nonlocal answered
+            answered = status
+            return start_response(status, *rest)
+
+        body = list(self._application(environ, start))
+        # What comes without the secret is not tbot's.
+        if environ["PATH_INFO"].startswith(self._prefix):
+            if answered.startswith("200 "):
+                _logger.info("tbot's start is delivered to %s", self._target)
+            else:
+                # An error of Connect is JSON; one of HTTP has no body.
+                said = json.loads(b"".join(body) or "{}").get("message", answered)
+                _logger.warning("tbot's start is not delivered to %s: %s", self._target, said)
+        return body
+
+    def _take(self, request: "Request", context: "Context") -> None:
         deadline = self._listener.waits_since(context.client_address) + ANSWER_WITHIN
         with self._lock:
             self._under_way += 1
         try:
             self._deliver(request, deadline)
-        except ConnectError as error:
-            _logger.warning("tbot's start is not delivered to %s: %s", self._target, error.message)
-            raise
-        else:
-            _logger.info("tbot's start is delivered to %s", self._target)
         finally:
             with self._lock:
                 self._under_way -= 1
@@ -179,9 +205,8 @@ class _Forwarder:
         if outcome.status is not Status.DELIVERED:
             raise unavailable(outcome.reason)
 
-    def stay(self, tbot: int) -> None:
+    def stay(self, watch: "_Watch") -> None:
         """Stay until there is nothing more to do."""
-        watch = _Watch(tbot)
         leave = float("inf")
         while True:
             if self._listener.problem is not None:
@@ -191,7 +216,7 @@ class _Forwarder:
                 leave = now + LINGER
             with self._lock:
                 idle = 0.0 if self._under_way else now - self._heard
-            if (idle and now >= leave) or idle > STAY:
+            if (idle >= LINGER and now >= leave) or idle > STAY:
                 break
             time.sleep(_POLL)
         if not self._sessions:

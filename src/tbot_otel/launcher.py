@@ -28,6 +28,7 @@ _STREAMS = (0, 1, 2)
 # Those that come with this package.
 _INSTALLED = ("http/protobuf", "grpc")
 _EXTRA = ("connectrpc", "waitress")
+_ELSEWHERE = "tbot's report goes where it would without this"
 
 
 def launch(command: list[str], log: str | None = None) -> int:
@@ -44,18 +45,20 @@ def launch(command: list[str], log: str | None = None) -> int:
     Returns:
         `NOT_FOUND` or `CANNOT_RUN`, after one line on standard error: it could not be started.
     """
-    _restore_locale()
     problem = None
+    forwarded = False
     try:
+        _restore_locale()
         if _may_send():
             problem = _missing()
             if problem is None:
                 _fork_forwarder(log)
+                forwarded = True
     except Exception as error:  # noqa: BLE001 - the command starts all the same
         problem = getattr(error, "strerror", None) or type(error).__name__
     if problem is not None:
-        say(f"tbot's report goes where it would without this: {problem}")
-    return _become(command)
+        say(f"{_ELSEWHERE}: {problem}")
+    return _become(command, forwarded=forwarded)
 
 
 def say(line: str) -> None:
@@ -64,8 +67,9 @@ def say(line: str) -> None:
         import select
 
         # What sys.stderr cannot write it would try again at the end, and that costs the status.
-        if sys.stderr is not None and select.select([], [2], [], 0)[1]:
-            os.write(2, f"tbot-otel run: {line}\n".encode())
+        # (On Windows select takes no stream, and nothing is started.)
+        if sys.stderr is not None and (os.name == "nt" or select.select([], [2], [], 0)[1]):
+            os.write(2, f"tbot-otel run: {line}\n".encode(errors="backslashreplace"))
     except Exception:  # noqa: BLE001, S110 - the command starts all the same
         pass
 
@@ -203,11 +207,11 @@ def _detach() -> None:
     os._exit(0)
 
 
-def _become(command: list[str]) -> int:
+def _become(command: list[str], *, forwarded: bool) -> int:
     path = _find(command[0])
     if path:
         try:
-            _execute(path, command)
+            _execute(path, command, forwarded=forwarded)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 say(f"COMMAND: {error.strerror}")
@@ -233,7 +237,7 @@ def _find(name: str) -> str:
     return found
 
 
-def _execute(path: str, command: list[str]) -> "NoReturn":
+def _execute(path: str, command: list[str], *, forwarded: bool) -> "NoReturn":
     import _signal
 
     # The interpreter has set both, and what they were before cannot be known.
@@ -242,10 +246,12 @@ def _execute(path: str, command: list[str]) -> "NoReturn":
     try:
         os.execv(path, command)
     except OSError as error:
+        if not forwarded or error.errno != errno.E2BIG:
+            raise
         # Without our variable it may just fit.
-        if error.errno == errno.E2BIG and os.environ.pop(ADDRESS, None) is not None:
-            os.execv(path, command)
-        raise
+        del os.environ[ADDRESS]
+        say(f"{_ELSEWHERE}: {error.strerror}")
+        os.execv(path, command)
     finally:
         # It is still us, and has something to say.
         _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
