@@ -32,7 +32,7 @@ CLOCKS_DIFFER = 300 * 10**9
 from others, so the time of receipt then stands in its place."""
 
 # The official JSON parser overflows the stack at some thousands, and takes the process with it.
-_MOST_NESTED = 100
+_MOST_BRACKETS = 100
 
 Request = SubmitTbotEventRequest
 Context = RequestContext[SubmitTbotEventRequest, SubmitTbotEventResponse]
@@ -139,8 +139,8 @@ class _Codec:
 
 class _JSONCodec(_Codec):
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
-        nested = data.count(b"[") + data.count(b"{") > _MOST_NESTED
-        return super().decode(b"" if nested else data, message_class)
+        deep = data.count(b"[") + data.count(b"{") > _MOST_BRACKETS
+        return super().decode(b"" if deep else data, message_class)
 
 
 class _Application(ConnectWSGIApplication):
