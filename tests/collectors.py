@@ -6,6 +6,7 @@ All of them listen on loopback, on ports that the kernel chose, and end with the
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -23,12 +24,20 @@ from typing import Any, NamedTuple, Self
 BUILDER_CONFIG = Path(__file__).parent / "collector" / "builder-config.yaml"
 BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.161.0"
 PATIENCE = 20.0
+_GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nothing listens on, and that no other server here was given.
+
+    It is below those that kernels choose for clients: one of them could take it meanwhile.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
