@@ -1,6 +1,6 @@
 """Collectors that run here: rotel, the official one, and stand-ins that answer as they are told.
 
-All of them listen on loopback, on ports that the kernel chose, and end with the tests.
+All of them listen on loopback, on ports that nobody else has, and end with the tests.
 """
 
 import contextlib

@@ -476,11 +476,13 @@ os.dup2(1, 200)"""
         receive(process.stdout.fileno(), b"ready\n")
         theirs = links(process.pid)
         assert theirs.keys() == {"0", "1", "2", "7", "200"}
-        (forwarder,) = (
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if word in path.read_bytes().split(b"\0")
-        )
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            # Whatever ends meanwhile is none.
+            with contextlib.suppress(OSError):
+                if word in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        (forwarder,) = found
         deadline = time.monotonic() + PATIENCE
         while {*theirs.values()} & {*links(forwarder).values()} and time.monotonic() < deadline:
             time.sleep(0.01)
