@@ -24,7 +24,7 @@ from protobuf.wkt import Timestamp
 
 from cases import CASES, EMPTY, OTHER, WHOLE, Case, Refusal
 from collectors import PATIENCE, Answer, Rotel, Standin
-from tbot_otel.connect import CLOCKS_DIFFER, PATH, Context, Report, Request, application, read
+from tbot_otel.connect import CLOCKS_DIFFER, PATH, Context, Report, Request, read, wsgi_application
 from tbot_otel.connect.tbot_pb import TbotStartEvent
 from tbot_otel.events import START, StartEvent
 from tbot_otel.policy import Permitted, decide
@@ -131,7 +131,7 @@ def call(
         "wsgi.errors": errors,
         **more,
     }
-    said.writelines(application(take)(environ, start_response))
+    said.writelines(wsgi_application(take)(environ, start_response))
     ((status, headers),) = answered
     attributes = [report.attributes for report in reports]
     assert MARKER not in f"{status}{headers}{said.getvalue()!r}{errors.getvalue()}{attributes}"

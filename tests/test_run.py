@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from collectors import Answer, Official, Rotel, Standin, plain, run
+from tbot_otel.connect import ANSWER_WITHIN
 from tbot_otel.events import RESOURCE
-from tbot_otel.forwarder import ANSWER_WITHIN
 
 OPT_IN = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
 AGENT = str(Path(__file__).parent / "agent.py")

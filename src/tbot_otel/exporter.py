@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
@@ -175,25 +174,7 @@ class TbotLogExporter(LogRecordExporter):
         exporter = None if self._shutdown else self._open()
         if exporter is None:
             return self._problem or "the exporter is shut down"
-        self._answers.forget()
-        # Instrumented HTTP and gRPC clients would put the ids of a trace into the request.
-        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        try:
-            delivered = exporter.export(batch) is LogRecordExportResult.SUCCESS
-        except Exception as error:  # noqa: BLE001 - whatever an exporter raises stays here
-            said = "the Collector gave no answer" if isinstance(error, OSError) else "it failed"
-            problem = self._answers.refusal or f"{said} ({type(error).__name__})"
-            _logger.warning("%d records were not delivered: %s", len(batch), problem)
-            return problem
-        finally:
-            detach(token)
-        refusal = self._answers.refusal
-        if not delivered:
-            # The official exporter has logged it.
-            return refusal or "the Collector gave no answer of success"
-        if refusal:
-            _logger.warning("%d records were not delivered: %s", len(batch), refusal)
-        return refusal
+        return otlp.send(exporter, self._answers, batch)
 
     def _open(self) -> LogRecordExporter | None:
         if self._pid != os.getpid():

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from tbot_otel.connect import Context, Request
 
-ANSWER_WITHIN = 8.0
-"""The longest wait of tbot for its answer, in seconds from its connection. A tbot that runs once
-gives up after 10."""
 STAY = 600.0
 """The longest stay without a report, in seconds."""
 LINGER = 1.0
@@ -137,14 +134,14 @@ class _Forwarder:
         self._heard = time.monotonic()
         self._sessions: list[Session] = []
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._application = connect.application(self._take, prefix)
+        self._application = connect.wsgi_application(self._take, prefix)
         self._prefix = prefix
         server = create_server(
             self._answer,
             sockets=[listener],
             threads=4,
             connection_limit=min(_MOST_CONNECTIONS, descriptors // 2),
-            channel_timeout=int(ANSWER_WITHIN),
+            channel_timeout=int(connect.ANSWER_WITHIN),
             cleanup_interval=1,
             max_request_header_size=_MOST_HEADER_BYTES,
             max_request_body_size=_MOST_BYTES,
@@ -179,6 +176,8 @@ class _Forwarder:
         return body
 
     def _take(self, request: "Request", context: "Context") -> None:
+        from tbot_otel.connect import ANSWER_WITHIN
+
         deadline = self._listener.waits_since(context.client_address) + ANSWER_WITHIN
         with self._lock:
             self._under_way += 1

@@ -1,5 +1,6 @@
 """The official OTLP exporter that arguments and the standard variables ask for."""
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import requests
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk._logs.export import LogRecordExporter
+
+_logger = logging.getLogger("tbot_otel")
 
 _NO_RECEIVER = "what answered is no OTLP receiver"
 _TLS_FILES = ("ca_file", "cert_file", "key_file")
@@ -179,6 +182,39 @@ def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
             f"protocol {name}: the exporter does not take its arguments or OTEL_EXPORTER_OTLP_* "
             f"variables ({type(error).__name__})"
         ) from error
+
+
+def send(
+    exporter: "LogRecordExporter", answers: Answers, batch: "Sequence[ReadableLogRecord]"
+) -> str | None:
+    """Hand a batch over to an exporter, and return why it was not delivered.
+
+    Args:
+        exporter: An exporter that `build` returned, or one of another's making.
+        answers: What `build` was given.
+        batch: What to deliver.
+    """
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+    from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+    answers.forget()
+    # Instrumented HTTP and gRPC clients would put the ids of a trace into the request.
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        delivered = exporter.export(batch) is LogRecordExportResult.SUCCESS
+    except Exception as error:  # noqa: BLE001 - whatever an exporter raises stays here
+        said = "the Collector gave no answer" if isinstance(error, OSError) else "it failed"
+        problem = answers.refusal or f"{said} ({type(error).__name__})"
+        _logger.warning("%d records were not delivered: %s", len(batch), problem)
+        return problem
+    finally:
+        detach(token)
+    if not delivered:
+        # The official exporter has logged it.
+        return answers.refusal or "the Collector gave no answer of success"
+    if answers.refusal:
+        _logger.warning("%d records were not delivered: %s", len(batch), answers.refusal)
+    return answers.refusal
 
 
 def preload() -> None:

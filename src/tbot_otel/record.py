@@ -59,6 +59,11 @@ def of_start(event: StartEvent, session: Session) -> EventLogRecord:
     return EventLogRecord(START.name, event.attributes, session, timestamp=session.started)
 
 
-def readable(record: EventLogRecord) -> ReadableLogRecord:
-    """Return the record as exporters take it, under the anonymous Resource and our scope."""
-    return ReadableLogRecord(record, resource.anonymous(record.session.id), _SCOPE)
+def readable(record: EventLogRecord, *, here: bool = True) -> ReadableLogRecord:
+    """Return the record as exporters take it, under the anonymous Resource and our scope.
+
+    Args:
+        record: The record.
+        here: Whether it is of this machine.
+    """
+    return ReadableLogRecord(record, resource.anonymous(record.session.id, here=here), _SCOPE)

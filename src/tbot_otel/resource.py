@@ -28,29 +28,39 @@ _HOST_ARCHS = {
 }
 
 
+_PROCESS = {
+    "service.name": "tbot",
+    "telemetry.sdk.language": "python",
+    "telemetry.sdk.name": "opentelemetry",
+    "telemetry.sdk.version": sdk_version,
+}
+
+
 @functools.cache
 def _machine() -> dict[str, str]:
     system = sys.platform.rstrip("0123456789.")
     machine = platform.machine().lower()
     return {
-        "service.name": "tbot",
         "os.type": _OS_TYPES.get(system, system),
         "host.arch": _HOST_ARCHS.get(machine, machine),
-        "telemetry.sdk.language": "python",
-        "telemetry.sdk.name": "opentelemetry",
-        "telemetry.sdk.version": sdk_version,
     }
 
 
 # The SDK is slow to build and to compare a Resource, and a batch mostly is of one session.
 @functools.lru_cache(maxsize=16)
-def anonymous(session_id: str) -> Resource:
-    """Return the Resource of a record of this machine: the registry's attributes, and no others.
+def anonymous(session_id: str, *, here: bool = True) -> Resource:
+    """Return the Resource of a record: the registry's attributes, and no others.
 
     Neither the environment nor any detector is asked.
+
+    Args:
+        session_id: The session that the record belongs to.
+        here: Whether the record is of this machine.
     """
-    values = {**_machine(), "session.id": session_id}
-    return Resource({item.name: str(item.admit(values[item.name])) for item in RESOURCE})
+    values = {**_PROCESS, **(_machine() if here else {}), "session.id": session_id}
+    return Resource(
+        {item.name: str(item.admit(values[item.name])) for item in RESOURCE if item.name in values}
+    )
 
 
 class TbotResourceDetector(ResourceDetector):

@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "print exactly what emit would send, and send nothing",
     "emit": "send a start of tbot, and say what came of it",
     "run": "start tbot, and hand its own report over to the Collector",
+    "relay": "take the reports of many tbots, and hand them over to the Collector",
 }
 
 

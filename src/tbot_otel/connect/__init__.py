@@ -6,7 +6,7 @@ the messages hold is in ``tbot.proto``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from connectrpc.code import Code
@@ -14,7 +14,12 @@ from connectrpc.codec import Codec, proto_binary_codec, proto_json_codec
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.request import RequestContext
-from connectrpc.server import ConnectWSGIApplication, EndpointSync
+from connectrpc.server import (
+    ConnectASGIApplication,
+    ConnectWSGIApplication,
+    Endpoint,
+    EndpointSync,
+)
 
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
 from tbot_otel.events import RESOURCE, START
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 64 * 1024
 """The most bytes of a request, also when it is unpacked."""
+
+ANSWER_WITHIN = 8.0
+"""The longest wait of tbot for its answer, in seconds; one that runs once gives up after 10."""
 
 CLOCKS_DIFFER = 300 * 10**9
 """How far tbot's clock may be from ours, in nanoseconds. A clock that is wrong tells a machine
@@ -143,7 +151,11 @@ class _JSONCodec(_Codec):
         return super().decode(b"" if deep else data, message_class)
 
 
-class _Application(ConnectWSGIApplication):
+_CODECS = (_Codec(proto_binary_codec()), _JSONCodec(proto_json_codec()))
+_TAKEN = SubmitTbotEventResponse()
+
+
+class _WSGIApplication(ConnectWSGIApplication):
     path = f"/{METHOD.service_name}"
 
     def __call__(
@@ -155,7 +167,9 @@ class _Application(ConnectWSGIApplication):
         return super().__call__(environ, start_response)
 
 
-def application(take: Callable[[Request, Context], None], prefix: str = "") -> _Application:
+def wsgi_application(
+    take: Callable[[Request, Context], None], prefix: str = ""
+) -> ConnectWSGIApplication:
     """Return the WSGI application that answers tbot.
 
     Args:
@@ -166,10 +180,43 @@ def application(take: Callable[[Request, Context], None], prefix: str = "") -> _
 
     def submit(request: Request, context: Context) -> SubmitTbotEventResponse:
         take(request, context)
-        return SubmitTbotEventResponse()
+        return _TAKEN
 
-    return _Application(
+    return _WSGIApplication(
         endpoints={f"{prefix}{PATH}": EndpointSync.unary(method=METHOD, function=submit)},
         read_max_bytes=MOST_BYTES,
-        codecs=[_Codec(proto_binary_codec()), _JSONCodec(proto_json_codec())],
+        codecs=_CODECS,
+    )
+
+
+class _ASGIApplication(ConnectASGIApplication[None]):
+    path = f"/{METHOD.service_name}"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        # As over WSGI: the runtime would also take gRPC-Web, and fail at gRPC.
+        if any(name == b"content-type" and b"grpc" in value for name, value in scope["headers"]):
+            headers = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
+            scope = {**scope, "headers": headers}
+        await super().__call__(scope, receive, send)
+
+
+def asgi_application(
+    take: Callable[[Request, Context], Awaitable[None]], prefix: str = ""
+) -> ConnectASGIApplication[None]:
+    """Return the ASGI application that answers tbot.
+
+    Args:
+        take: As `wsgi_application` has it.
+        prefix: As `wsgi_application` has it.
+    """
+
+    async def submit(request: Request, context: Context) -> SubmitTbotEventResponse:
+        await take(request, context)
+        return _TAKEN
+
+    return _ASGIApplication(
+        service=None,
+        endpoints=lambda _: {f"{prefix}{PATH}": Endpoint.unary(method=METHOD, function=submit)},
+        read_max_bytes=MOST_BYTES,
+        codecs=_CODECS,
     )

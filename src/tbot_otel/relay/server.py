@@ -1,0 +1,65 @@
+"""The server: granian's processes, each with the service in it."""
+
+import functools
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import uvloop  # noqa: F401 - a worker would miss it too late
+from granian import Granian
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+
+from tbot_otel.relay.service import Service
+
+DRAIN_WITHIN = 15
+"""The longest that calls in flight are waited for when the relay is stopped, in seconds."""
+
+_HEADERS_WITHIN = 5_000  # milliseconds
+_MOST_HEADER_BYTES = 2**14
+
+
+def check() -> None:
+    """Check the variables as a worker does, in a process of its own: gRPC does not bear a fork.
+
+    Raises:
+        ExporterConfigurationError: They cannot be used.
+    """
+    with ProcessPoolExecutor(1, get_context("fork")) as process:
+        process.submit(_check).result()
+
+
+def _check() -> None:
+    Service()
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    workers: int,
+    prefix: str,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, and then until what is in flight is answered."""
+    Granian(
+        "tbot_otel.relay",
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=workers,
+        websockets=False,
+        loop=Loops.uvloop,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=_HEADERS_WITHIN, max_buffer_size=_MOST_HEADER_BYTES
+        ),
+        ssl_cert=certificate,
+        ssl_key=key,
+        workers_kill_timeout=DRAIN_WITHIN,
+        respawn_failed_workers=True,
+    ).serve(target_loader=functools.partial(_load, prefix=prefix))
+
+
+def _load(_: str, *, prefix: str) -> Service:
+    return Service(prefix)

@@ -1,0 +1,166 @@
+"""The service: the ASGI application of a relay's worker process."""
+
+import asyncio
+import gc
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from connectrpc.code import Code
+
+from tbot_otel import otlp
+from tbot_otel.connect import (
+    MOST_BYTES,
+    Context,
+    Report,
+    Request,
+    asgi_application,
+    read,
+    unavailable,
+)
+from tbot_otel.relay.batch import Batch, lead_exporter_to_messages
+from tbot_otel.relay.committer import Committer
+from tbot_otel.relay.metrics import Metrics
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MOST_CALLS = 4096
+"""The calls that a worker has in flight at most; one more is answered at once."""
+MOST_CALLS_BYTES = 32 * 2**20
+"""The bytes that the bodies of those may have together."""
+READ_WITHIN = 5.0
+"""The longest that a call's body may take to come, in seconds."""
+
+_LOOK_EVERY = 0.5
+_BUSY = {"code": Code.RESOURCE_EXHAUSTED.value, "message": "too many calls in flight"}
+
+
+class Service:
+    """Answers tbots, and whoever asks how the worker is.
+
+    Args:
+        prefix: What stands before the path of a call: ``/`` and a secret, or nothing.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._answers = otlp.Answers()
+        # What cannot be used of the variables ends the worker before it takes a call.
+        self._exporter = otlp.build(otlp.Arguments(), self._answers)
+        lead_exporter_to_messages()
+        self._committer = Committer(self._export)
+        self._connect = asgi_application(self._take, prefix)
+        self._metrics = Metrics()
+        self._calls = 0
+        self._bytes = 0
+        self._reading: dict[asyncio.Task[Any] | None, float] = {}
+        self._ready = False
+
+    def _export(self, reports: Sequence[Report]) -> str | None:
+        begin = time.monotonic()
+        problem = otlp.send(self._exporter, self._answers, Batch(reports))
+        self._ready = problem is None
+        if reports:
+            seconds = time.monotonic() - begin
+            self._metrics.exported(len(reports), seconds, delivered=problem is None)
+        return problem
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["path"] == "/healthz":
+            await _answer(send, 200, {"status": "ok"})
+        elif scope["path"] == "/readyz":
+            problem = None if self._ready else await self._committer.probe()
+            status = {"status": "ok"} if problem is None else {"status": problem}
+            await _answer(send, 200 if problem is None else 503, status)
+        else:
+            await self._call(scope, receive, self._counted(send))
+
+    async def _call(self, scope: Message, receive: Receive, send: Send) -> None:
+        self._metrics.began()
+        size = _size(scope["headers"])
+        if self._calls >= MOST_CALLS or self._bytes + size > MOST_CALLS_BYTES:
+            await _answer(send, 429, _BUSY)
+            return
+        task = asyncio.current_task()
+
+        async def received() -> Message:
+            if task not in self._reading:
+                # Whether the client is still there makes no difference to its report.
+                await asyncio.get_running_loop().create_future()
+            message = await receive()
+            if not message.get("more_body"):
+                self._reading.pop(task, None)
+            return message
+
+        self._calls += 1
+        self._bytes += size
+        self._reading[task] = time.monotonic() + READ_WITHIN
+        try:
+            await self._connect(scope, received, send)
+        except asyncio.CancelledError:
+            # Of a body that did not come: it is answered, and the server would print a traceback.
+            if self._reading.get(task, math.inf) > time.monotonic():
+                raise
+        finally:
+            self._calls -= 1
+            self._bytes -= size
+            self._reading.pop(task, None)
+
+    def _counted(self, send: Send) -> Send:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.answered(message["status"])
+            await send(message)
+
+        return counted
+
+    async def _take(self, request: Request, _: Context) -> None:
+        problem = await self._committer.commit(read(request, time.time_ns()))
+        if problem is not None:
+            raise unavailable(problem)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        # What is here stays, and calls leave few cycles behind: to look for them at each seven
+        # hundredth object takes longer, the more calls wait.
+        gc.freeze()
+        gc.set_threshold(50_000)
+        looking = asyncio.create_task(self._look())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        looking.cancel()
+        await self._committer.drain()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._metrics.shutdown()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _look(self) -> None:
+        """Give up calls whose body does not come; a timer for each would cost more than that."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            now = time.monotonic()
+            for task, deadline in list(self._reading.items()):
+                if deadline > now:
+                    break
+                if task is not None:
+                    task.cancel()
+
+
+def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The bytes that a call's body may have. What does not say, or says more, is cut off there."""
+    for name, value in headers:
+        if name == b"content-length":
+            return min(int(value), MOST_BYTES) if value.isdigit() else MOST_BYTES
+    return MOST_BYTES
+
+
+async def _answer(send: Send, status: int, content: Mapping[str, str]) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
