@@ -1,21 +1,13 @@
 """Group commit: the reports that wait share one export, and each learns what became of it."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tbot_otel.connect import ANSWER_WITHIN, Report
+from tbot_otel.connect import Report
 
 MOST_TOGETHER = 2048
 """The most reports of an export."""
-
-# An export costs as much as a hundred reports in it, so the more reports there were, the longer the
-# next ones may gather. A report that comes alone finds no pause.
-_PAUSE_EACH = 0.0002
-_LONGEST_PAUSE = 0.01
-_LOOK_EVERY = 0.1
-_TOO_LATE = "the Collector has not taken it in time"
 
 
 class Committer:
@@ -30,28 +22,19 @@ class Committer:
         self._export = export
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tbot_otel")
         self._waiting: list[tuple[Report, asyncio.Future[str | None]]] = []
-        # A timer for each would cost more than the rest of this.
-        self._deadlines: deque[tuple[float, asyncio.Future[str | None]]] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._looking = False
         self._probe: asyncio.Future[str | None] | None = None
 
-    async def commit(self, report: Report) -> str | None:
-        """Wait until a report is exported, at most `ANSWER_WITHIN`.
+    def commit(self, report: Report) -> asyncio.Future[str | None]:
+        """Export a report, and return what will tell why it was not delivered.
 
-        Returns:
-            Why it was not delivered.
+        A report that is not under way yet, and whose result has been cancelled or set, is left out.
         """
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[str | None] = loop.create_future()
+        result: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((report, result))
-        self._deadlines.append((loop.time() + ANSWER_WITHIN, result))
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        if not self._looking:
-            self._looking = True
-            loop.call_later(_LOOK_EVERY, self._look)
-        return await result
+        return result
 
     async def probe(self) -> str | None:
         """Export nothing, and return why that was not delivered."""
@@ -64,12 +47,6 @@ class Committer:
 
     def _probed(self, _: object) -> None:
         self._probe = None
-
-    async def drain(self) -> None:
-        """Wait for what is under way."""
-        if self._task is not None:
-            await self._task
-        self._thread.shutdown(wait=False)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -87,20 +64,4 @@ class Committer:
                 # Whoever has given up meanwhile waits no more.
                 if not result.done():
                     result.set_result(problem)
-            if len(together) > 1:
-                await asyncio.sleep(min(_LONGEST_PAUSE, _PAUSE_EACH * len(together)))
         self._task = None
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        while self._deadlines:
-            deadline, result = self._deadlines[0]
-            if deadline > now and not result.done():
-                break
-            self._deadlines.popleft()
-            if not result.done():
-                result.set_result(_TOO_LATE)
-        self._looking = bool(self._deadlines)
-        if self._looking:
-            loop.call_later(_LOOK_EVERY, self._look)
