@@ -683,6 +683,39 @@ def test_slow_clients(tmp_path: Path) -> None:
         assert "Traceback" not in relay.said()
 
 
+@pytest.mark.parametrize(
+    "said", [b"", b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))]
+)
+def test_idle_clients(tmp_path: Path, said: bytes) -> None:
+    """More connections that say nothing than there may be do not keep others out for long."""
+    first = """
+from tbot_otel.relay import server, service
+server.MOST_CONNECTIONS = 50
+service.IDLE = 2
+"""
+    with (
+        Standin(Answer()) as standin,
+        relaying(tmp_path, standin.endpoint, first=first) as relay,
+        contextlib.ExitStack() as stack,
+    ):
+        (worker,) = relay.workers()
+        descriptors = Path(f"/proc/{worker}/fd")
+        assert relay.report() == (200, "")
+        before = len([*descriptors.iterdir()])
+        idle = [stack.enter_context(relay.connect()) for _ in range(60)]
+        for connection in idle:
+            connection.sendall(said)
+        eventually(lambda: len([*descriptors.iterdir()]) >= before + 50)
+        assert relay.report() == (200, "")
+        for connection in idle:
+            connection.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(1000):
+                    """What it tells of itself."""
+        # Nor does it keep what it looked at.
+        eventually(lambda: len([*descriptors.iterdir()]) <= before)
+
+
 def test_large_head(relay: Relay) -> None:
     """A head over 16 KiB is refused, wherever its bytes are."""
     for head in (f"GET /{'x' * 40_000} HTTP/1.1", f"GET / HTTP/1.1\r\nX: {'x' * 40_000}"):

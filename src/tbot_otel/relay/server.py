@@ -1,6 +1,7 @@
 """The server: granian's processes, each with the service in it."""
 
 import functools
+import resource
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -8,15 +9,21 @@ from pathlib import Path
 import uvloop  # noqa: F401 - a worker would miss it too late
 from granian import Granian
 from granian.constants import Interfaces, Loops
-from granian.http import HTTP1Settings
+from granian.http import HTTP1Settings, HTTP2Settings
 
+from tbot_otel.connect import MOST_BYTES
 from tbot_otel.relay.service import Service
 
 DRAIN_WITHIN = 15
 """The longest that calls in flight are waited for when the relay is stopped, in seconds."""
 
+MOST_CONNECTIONS = 8192
+"""The connections that a worker has at most; more wait in the kernel's backlog."""
+
 _HEADERS_WITHIN = 5_000  # milliseconds
 _MOST_HEADER_BYTES = 2**14
+_BACKLOG = 4096
+_OTHER_DESCRIPTORS = 64
 
 
 def check() -> None:
@@ -51,14 +58,30 @@ def serve(
         workers=workers,
         websockets=False,
         loop=Loops.uvloop,
+        backlog=_BACKLOG,
+        backpressure=_descriptors(MOST_CONNECTIONS + _OTHER_DESCRIPTORS) - _OTHER_DESCRIPTORS,
         http1_settings=HTTP1Settings(
             header_read_timeout=_HEADERS_WITHIN, max_buffer_size=_MOST_HEADER_BYTES
+        ),
+        http2_settings=HTTP2Settings(
+            initial_connection_window_size=MOST_BYTES,
+            initial_stream_window_size=MOST_BYTES,
+            max_headers_size=_MOST_HEADER_BYTES,
         ),
         ssl_cert=certificate,
         ssl_key=key,
         workers_kill_timeout=DRAIN_WITHIN,
         respawn_failed_workers=True,
     ).serve(target_loader=functools.partial(_load, prefix=prefix))
+
+
+def _descriptors(wanted: int) -> int:
+    """Return how many of the descriptors that are wanted there can be, and let them be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def _load(_: str, *, prefix: str) -> Service:

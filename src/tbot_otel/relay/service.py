@@ -19,6 +19,7 @@ from tbot_otel.connect import (
     asgi_application,
     read,
 )
+from tbot_otel.relay import idle
 from tbot_otel.relay.batch import Batch, lead_exporter_to_messages
 from tbot_otel.relay.committer import Committer
 from tbot_otel.relay.metrics import Metrics
@@ -33,6 +34,8 @@ MOST_CALLS_BYTES = 32 * 2**20
 """The bytes that the bodies of those may have together."""
 READ_WITHIN = 5.0
 """The longest that a call's body may take to come, in seconds."""
+IDLE = 20.0
+"""How long nothing may come on a connection, in seconds: longer than a call may take."""
 
 _LOOK_EVERY = 0.5
 _TOO_LATE = "the Collector has not taken it in time"
@@ -158,9 +161,13 @@ class Service:
 
     async def _look(self) -> None:
         """Give up calls that take too long; a timer for each would cost more than this."""
+        sweep = 0.0
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             now = time.monotonic()
+            if now >= sweep:
+                sweep = now + IDLE / 4
+                await asyncio.to_thread(idle.close, IDLE)
             for task, call in list(self._calls.items()):
                 if call.until > now:
                     continue
