@@ -178,6 +178,19 @@ def test_grpc_codes(codes: tuple[str, ...]) -> None:
     assert len(collector.requests) == len(codes)
 
 
+@pytest.mark.parametrize(
+    ("rejected", "outcome"), [(0, ("DELIVERED", TOOK_IT)), (1, ("FAILED", REJECTED))]
+)
+def test_grpc_partial_success(rejected: int, outcome: tuple[str, str]) -> None:
+    """Over gRPC too, an answer of success that rejects a record is no delivery."""
+    with GrpcStandin(body=partial(rejected).SerializeToString()) as collector:
+        sent = start(
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
+        )
+    assert (sent.status, sent.reason) == outcome
+    assert len(collector.requests) == 1
+
+
 @contextlib.contextmanager
 def refused() -> Iterator[int]:
     """A port that nothing listens on."""

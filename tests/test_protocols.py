@@ -135,18 +135,18 @@ def logs_url(endpoint: str, protocol: str) -> str:
 class GrpcStandin:
     """A gRPC server that gives the status codes that it was told, the last one again and again."""
 
-    def __init__(self, *codes: str, credentials: object = None) -> None:
+    def __init__(self, *codes: str, credentials: object = None, body: bytes = b"") -> None:
         self.requests: list[Request] = []
         remaining = list(codes or ["OK"])
         lock = threading.Lock()
 
-        def answer(body: bytes, context: Any) -> bytes:
+        def answer(request: bytes, context: Any) -> bytes:
             with lock:
-                self.requests.append(Request("", dict(context.invocation_metadata()), body))
+                self.requests.append(Request("", dict(context.invocation_metadata()), request))
                 code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
             if code != "OK":
                 context.abort(grpc.StatusCode[code], "as it was told")
-            return b""
+            return body
 
         # With no serializer, a message is its bytes.
         handlers = {"Export": grpc.unary_unary_rpc_method_handler(answer)}

@@ -65,6 +65,7 @@ from tbot_otel import __version__, destination, otlp
 from tbot_otel.connect import METHOD, MOST_BYTES, PATH, Report
 from tbot_otel.relay.batch import Batch, lead_exporter_to_messages
 from test_anonymity import examples
+from test_protocols import GrpcStandin
 from test_requests import JSON, MARKER, PROTO, document, field, message, start
 
 KEPT = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
@@ -566,6 +567,18 @@ def test_each_by_its_export(tmp_path: Path, bad: Answer, problem: str) -> None:
         status, code, text = first[0].result()
         assert (status, code) == (503, "unavailable")
         assert problem in text
+
+
+def test_partial_success_over_grpc(tmp_path: Path) -> None:
+    """Over gRPC too, a report of which the Collector took only a part is not delivered."""
+    more = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    with (
+        GrpcStandin(body=REJECTED.SerializeToString()) as standin,
+        relaying(tmp_path, standin.endpoint, **more) as relay,
+    ):
+        status, code, text = relay.post(message(start(WHOLE)))
+    assert (status, code) == (503, "unavailable")
+    assert "rejected 1 of the records" in text
 
 
 def test_too_late(tmp_path: Path) -> None:

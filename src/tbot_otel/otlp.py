@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     import requests
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
@@ -108,7 +109,7 @@ def _headers(headers_list: str, headers: object) -> dict[str, str] | None:
 
 
 class Answers(threading.local):
-    """What the Collector answered over HTTP, which the official exporter does not tell.
+    """What the Collector answered, which the official exporters do not tell.
 
     It is that of the thread's last export: the exporter calls back in the thread that exports.
 
@@ -123,11 +124,15 @@ class Answers(threading.local):
         self.refusal = None
 
     def read(self, response: "requests.Response", **_: object) -> None:
-        """Read an answer, as the response hook of a `requests.Session`."""
+        """Read an answer over HTTP, as the response hook of a `requests.Session`."""
         if 200 <= response.status_code < 300:
             self.refusal = _partial_success(response)
         else:
             self.refusal = f"the Collector answered {response.status_code}"
+
+    def read_grpc(self, response: "ExportLogsServiceResponse") -> None:
+        """Read an answer of success over gRPC."""
+        self.refusal = _refusal(response.partial_success.rejected_log_records)
 
 
 def _partial_success(response: "requests.Response") -> str | None:
@@ -149,6 +154,10 @@ def _partial_success(response: "requests.Response") -> str | None:
             rejected = answer.partial_success.rejected_log_records
     except (AttributeError, TypeError, ValueError, DecodeError):
         return _NO_RECEIVER
+    return _refusal(rejected)
+
+
+def _refusal(rejected: int) -> str | None:
     return f"the Collector rejected {rejected} of the records sent" if rejected else None
 
 
@@ -162,8 +171,8 @@ def build(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
 
     Args:
         arguments: What is asked for beside the variables.
-        answers: What shall see the Collector's answers, where they can be seen: over
-            ``http/protobuf``, unless a credential provider brings its own session.
+        answers: What shall see the Collector's answers, where they can be seen: over gRPC, and over
+            ``http/protobuf`` unless a credential provider brings its own session.
 
     Raises:
         ExporterConfigurationError: The protocol is unknown, its package is not installed, or its
@@ -298,9 +307,29 @@ def _http(arguments: Arguments) -> "dict[str, Any]":
     }
 
 
-def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
+def _grpc(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
     from grpc import Compression, ssl_channel_credentials
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
+
+    class Telling(OTLPExporterMixin):  # type: ignore[misc, type-arg]
+        """Stands between the official exporter and its base, which is given the stub to call."""
+
+        def __init__(self, *, stub: "Any", **more: "Any") -> None:
+            def telling(channel: object) -> "Any":
+                client = stub(channel)
+                export = client.Export
+
+                def told(**call: "Any") -> None:
+                    answers.read_grpc(export(**call))
+
+                client.Export = told
+                return client
+
+            super().__init__(stub=telling, **more)
+
+    class Exporter(OTLPLogExporter, Telling):
+        pass
 
     def read(argument: str, variable: str) -> bytes | None:
         path = arguments.tls.get(argument) or destination.standard(variable)
@@ -323,7 +352,7 @@ def _grpc(arguments: Arguments, _: Answers) -> "LogRecordExporter":
     compression = _GRPC_COMPRESSIONS.get(
         arguments.compression or destination.standard("COMPRESSION") or ""
     )
-    return OTLPLogExporter(
+    return Exporter(
         endpoint=arguments.endpoint,
         insecure=arguments.tls.get("insecure"),
         credentials=credentials,
