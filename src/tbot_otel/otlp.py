@@ -310,26 +310,23 @@ def _http(arguments: Arguments) -> "dict[str, Any]":
 def _grpc(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
     from grpc import Compression, ssl_channel_credentials
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
-    from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 
-    class Telling(OTLPExporterMixin):  # type: ignore[misc, type-arg]
-        """Stands between the official exporter and its base, which is given the stub to call."""
+    class Exporter(OTLPLogExporter):
+        @property
+        def _client(self) -> "Any":
+            return self._told
 
-        def __init__(self, *, stub: "Any", **more: "Any") -> None:
-            def telling(channel: object) -> "Any":
-                client = stub(channel)
+        # The official exporter makes another each time that it connects.
+        @_client.setter
+        def _client(self, client: "Any") -> None:
+            self._told = client
+            if client is not None:
                 export = client.Export
 
                 def told(**call: "Any") -> None:
                     answers.read_grpc(export(**call))
 
                 client.Export = told
-                return client
-
-            super().__init__(stub=telling, **more)
-
-    class Exporter(OTLPLogExporter, Telling):
-        pass
 
     def read(argument: str, variable: str) -> bytes | None:
         path = arguments.tls.get(argument) or destination.standard(variable)

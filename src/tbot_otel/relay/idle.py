@@ -5,11 +5,12 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 # The state, and milliseconds since data was received: struct tcp_info of Linux's <linux/tcp.h>.
 _INFO = struct.Struct("=B51xI")
 _LISTEN = 10
-_DESCRIPTORS = "/proc/self/fd"
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 def close(seconds: float) -> None:
@@ -32,9 +33,9 @@ def _port(item: socket.socket) -> int:
 
 
 def _tcp_sockets() -> Iterator[tuple[socket.socket, int, int]]:
-    for name in os.listdir(_DESCRIPTORS):
+    for path in _DESCRIPTORS.iterdir():
         # What is not there any more, and what is no TCP socket.
-        with contextlib.suppress(OSError), _copy(int(name)) as item:
+        with contextlib.suppress(OSError), _copy(int(path.name)) as item:
             state, silent = _INFO.unpack(
                 item.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
             )
