@@ -51,7 +51,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("agents", nargs="*", type=int, help="how many agents restart")
-    sizes = parser.parse_args().agents or [10_000, 100_000, 300_000, 1_000_000]
+    sizes = parser.parse_args().agents or [10_000, 100_000, 300_000, 500_000, 1_000_000]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         body = folder / "call"

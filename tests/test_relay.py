@@ -953,6 +953,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
         ),
         ([f"--x={MARKER}"], {}, "unknown: --x"),
         ([MARKER], {}, "unknown: an argument"),
+        ([], {"OTEL_SDK_DISABLED": "True"}, "OTEL_SDK_DISABLED: "),
         ([], {"OTEL_EXPORTER_OTLP_PROTOCOL": MARKER}, "protocol: expected one of"),
         (
             *(
@@ -1013,8 +1014,17 @@ def reserved(port: int) -> Iterator[None]:
         yield
 
 
+def usage(pid: int) -> tuple[int, int]:
+    """The memory of a process in bytes, and how many descriptors it has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len([*Path(f"/proc/{pid}/fd").iterdir()])
+
+
 def test_soak(official_binary: Path, tmp_path: Path) -> None:
-    """While the Collector is killed again and again, it has whatever was acknowledged."""
+    """While the Collector is killed again and again, it has whatever was acknowledged.
+
+    None of the refused is there, and neither the relay's memory nor its descriptors grow.
+    """
     collector = Official(official_binary, tmp_path)
     config = json.loads(collector._config.read_text())
     # It then writes at once, and to the same file again: what it acknowledged survives its end.
@@ -1052,11 +1062,16 @@ def test_soak(official_binary: Path, tmp_path: Path) -> None:
         meanwhile(*[client] * 8) as clients,
     ):
         try:
-            end = time.monotonic() + (300 if LONG else 8)
+            (worker,) = relay.workers()
+            begin = time.monotonic()
+            seconds = 300 if LONG else 8
+            used = (0, 0)
             while not stop.is_set():
+                if not used[0] and time.monotonic() > begin + seconds / 4:
+                    used = usage(worker)
                 with running(command, log, *ports) as process:
                     time.sleep(random.uniform(0.2, 2))  # noqa: S311 - no secret
-                    if time.monotonic() > end:
+                    if time.monotonic() > begin + seconds:
                         # With a Collector, so that each has its answer soon.
                         stop.set()
                         wait(clients)
@@ -1064,6 +1079,10 @@ def test_soak(official_binary: Path, tmp_path: Path) -> None:
                     process.wait()
                 # Longer than an export may take, and then not.
                 time.sleep(next(pauses))
+            memory, descriptors = usage(worker)
+            assert memory - used[0] < 16 * 2**20
+            # Those of the clients and of the Collector's are as many as ever.
+            assert descriptors - used[1] < 16
         finally:
             stop.set()
     for finished in clients:

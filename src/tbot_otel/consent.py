@@ -59,11 +59,16 @@ class OptInSampler:
             else:
                 problem = "is set to neither yes (1, t, true) nor no (0, f, false)"
             return _refused(OPT_IN, problem)
-        if self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        if sdk_is_disabled(self._environ):
             return _refused("OTEL_SDK_DISABLED", "turns all telemetry off")
         if self._environ.get("DO_NOT_TRACK", "") not in ("", "0", "false"):
             return _refused("DO_NOT_TRACK", "asks not to be tracked")
         return Consent(granted=True, variable=OPT_IN, reason=f"{OPT_IN} opts in")
+
+
+def sdk_is_disabled(environ: "Mapping[str, str]") -> bool:
+    """Say whether `OTEL_SDK_DISABLED` turns OpenTelemetry off."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _refused(variable: str, problem: str) -> Consent:

@@ -53,8 +53,10 @@ def _count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
-    from tbot_otel import destination
+    from tbot_otel import consent, destination
 
+    if consent.sdk_is_disabled(os.environ):
+        raise _OptionError("OTEL_SDK_DISABLED: it turns off what the relay is for")
     destination.check(destination.protocol())
     if (options.tls_cert is None) != (options.tls_key is None):
         raise _OptionError("--tls-cert, --tls-key: expected both or neither")
