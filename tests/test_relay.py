@@ -108,9 +108,9 @@ class Relay:
             if b"tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
         }
 
-    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+    def connect(self) -> socket.socket:
         """Connect, patiently."""
-        return socket.create_connection((self.host, self.port), PATIENCE, (source, 0))
+        return socket.create_connection((self.host, self.port), PATIENCE)
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask how it is."""
@@ -126,12 +126,12 @@ class Relay:
         content_type: str = PROTO,
         *,
         path: str = PATH,
-        source: str = "127.0.0.1",
+        source: str | None = None,
         **headers: str,
     ) -> tuple[int, str, str]:
         """Report by hand, and return the status, the code and the message of the answer."""
         connection = http.client.HTTPConnection(
-            self.host, self.port, timeout=PATIENCE, source_address=(source, 0)
+            self.host, self.port, PATIENCE, (source, 0) if source else None
         )
         more = {name.replace("_", "-"): value for name, value in headers.items()}
         with contextlib.closing(connection):
@@ -1014,6 +1014,14 @@ def reserved(port: int) -> Iterator[None]:
         yield
 
 
+def written_at_once(collector: Official) -> Official:
+    """Let it write to the same file again, without delay: what it acknowledged survives its end."""
+    config = json.loads(collector._config.read_text())
+    config["exporters"]["file"] = {"path": str(collector._file), "rotation": {"max_megabytes": 999}}
+    collector._config.write_text(json.dumps(config))
+    return collector
+
+
 def usage(pid: int) -> tuple[int, int]:
     """The memory of a process in bytes, and how many descriptors it has."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -1025,11 +1033,7 @@ def test_soak(official_binary: Path, tmp_path: Path) -> None:
 
     None of the refused is there, and neither the relay's memory nor its descriptors grow.
     """
-    collector = Official(official_binary, tmp_path)
-    config = json.loads(collector._config.read_text())
-    # It then writes at once, and to the same file again: what it acknowledged survives its end.
-    config["exporters"]["file"] = {"path": str(collector._file), "rotation": {"max_megabytes": 999}}
-    collector._config.write_text(json.dumps(config))
+    collector = written_at_once(Official(official_binary, tmp_path))
     command = [str(official_binary), "--config", str(collector._config)]
     log, ports = tmp_path / "collector.log", (collector.http_port, collector.grpc_port)
     taken: list[str] = []

@@ -193,10 +193,14 @@ class _ASGIApplication(ConnectASGIApplication[None]):
     path = f"/{METHOD.service_name}"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        # As over WSGI: the runtime would also take gRPC-Web, and fail at gRPC.
-        if any(name == b"content-type" and b"grpc" in value for name, value in scope["headers"]):
-            headers = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
-            scope = {**scope, "headers": headers}
+        # As over WSGI: the runtime would also take gRPC-Web, and fail at gRPC. It would also fail
+        # at bytes that are no UTF-8, which HTTP permits.
+        headers = [
+            (name, value if value.isascii() else value.decode("latin-1").encode())
+            for name, value in scope["headers"]
+            if not (name == b"content-type" and b"grpc" in value)
+        ]
+        scope = {**scope, "headers": headers}
         await super().__call__(scope, receive, send)
 
 
