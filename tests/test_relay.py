@@ -630,39 +630,63 @@ def test_gone_clients(tmp_path: Path) -> None:
         eventually(lambda: {relay.report() for _ in range(2)} == {(200, "")})
 
 
-def _padded(size: int) -> bytes:
-    return message(start(WHOLE), session=new(), more=field(100, "x" * size))
+@pytest.mark.parametrize("timeout", ["9000", "300"])
+def test_shed(tmp_path: Path, timeout: str) -> None:
+    """What is over the limit is refused, while calls wait or the reports of those given up do."""
+    first = "from tbot_otel.relay import service; service.MOST_CALLS = 4; service._LOOK_EVERY = 60"
+    busy, late = (429, "resource_exhausted"), (504, "deadline_exceeded")
+    with (
+        Standin(Answer(delay=3), Answer()) as standin,
+        relaying(tmp_path, standin.endpoint, first=first) as relay,
+    ):
+        report = partial(relay.report, Connect_Timeout_Ms=timeout)
+        with meanwhile(relay.report) as lone:
+            eventually(lambda: bool(standin.requests))
+            for fits in ((3,), (1, 2, 3), (0,)) if timeout == "300" else ((3,),):
+                with meanwhile(*[report] * 12) as calls:
+                    eventually(lambda: [c.result() for c in calls if c.done()].count(busy) >= 9)
+                    # At once: the first export is not yet answered.
+                    assert len(standin.requests) <= 1
+                answers = [call.result() for call in calls]
+                fit = answers.count(late if timeout == "300" else (200, ""))
+                assert fit in fits
+                assert answers.count(busy) == 12 - fit
+        assert lone[0].result() == (200, "")
+        assert [relay.report() for _ in range(5)] == [(200, "")] * 5
 
 
 @pytest.mark.parametrize(
-    ("limit", "body", "fit"),
-    [
-        ("MOST_CALLS = 4", lambda: _padded(0), 4),
-        ("MOST_CALLS_BYTES = 200_000", lambda: _padded(60_000), 3),
-        # What does not say its length may have the most.
-        ("MOST_CALLS_BYTES = 200_000", lambda: iter([_padded(0)]), 3),
-    ],
-    ids=["calls", "bytes", "unknown length"],
+    ("size", "limit"),
+    # What does not say its length may have the most.
+    [("Content-Length: 60000", 3 * 60_000), ("Transfer-Encoding: chunked", 3 * MOST_BYTES)],
 )
-def test_shed(tmp_path: Path, limit: str, body: Callable[[], bytes], fit: int) -> None:
-    """What is more than can be in flight is refused while the rest waits, and taken afterwards."""
+def test_shed_bodies(tmp_path: Path, size: str, limit: int) -> None:
+    """Bodies that do not come keep others out only while they are read; those that came do not."""
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTO}\r\n{size}\r\n\r\n"
     with (
-        Standin(Answer(delay=2), Answer()) as standin,
+        Standin(Answer(delay=1), Answer()) as standin,
         relaying(
             tmp_path,
             standin.endpoint,
-            first=f"from tbot_otel.relay import service; service.{limit}",
+            first=f"from tbot_otel.relay import service; service.MOST_CALLS_BYTES = {limit}",
         ) as relay,
+        contextlib.ExitStack() as stack,
     ):
-        with meanwhile(*[lambda: relay.post(body())] * 12) as calls:
-            eventually(lambda: sum(call.done() for call in calls) == 12 - fit)
-            # At once: the first export is not yet answered.
-            assert len(standin.requests) <= 1
-        answers = [call.result() for call in calls]
-        assert answers.count((200, "", "")) == fit
-        busy = (429, "resource_exhausted", "too many calls in flight")
-        assert answers.count(busy) == 12 - fit
-        assert [relay.post(body())[0] for _ in range(fit + 1)] == [200] * (fit + 1)
+        large = message(start(WHOLE), session=new(), more=field(100, "x" * 50_000))
+
+        def post(after: float) -> int:
+            time.sleep(after)
+            return relay.post(large)[0]
+
+        with meanwhile(*[partial(post, n / 10) for n in range(6)]) as calls:
+            pass
+        assert {call.result() for call in calls} == {200}
+        for _ in range(3):
+            stack.enter_context(relay.connect()).sendall(head.encode())
+        # With a report before the last of them, that one would be refused.
+        time.sleep(0.5)
+        eventually(lambda: relay.report() == (429, "resource_exhausted"))
+        eventually(lambda: relay.report() == (200, ""))
 
 
 def test_slow_clients(tmp_path: Path) -> None:
@@ -844,6 +868,8 @@ def test_metrics(tmp_path: Path) -> None:
     assert {name for point in calls for name, _ in point} == {"http.response.status_code"}
     assert calls[("http.response.status_code", 200),] == 3
     assert calls[("http.response.status_code", 503),] == 1
+    resource = sent[-1].resource_metrics[0].resource
+    assert "service.instance.id" in {attribute.key for attribute in resource.attributes}
     # Whoever went away is in flight no more.
     assert points["tbot_otel.relay.calls.in_flight"] == {(): 0}
     size = points["tbot_otel.relay.export.size"]
@@ -909,6 +935,30 @@ def listens(relay: Relay) -> bool:
         return False
 
 
+def test_name(tmp_path: Path) -> None:
+    """It listens on the address of a name."""
+    with (
+        Standin(Answer()) as standin,
+        relaying(tmp_path, standin.endpoint, host="localhost") as relay,
+    ):
+        assert relay.report() == (200, "")
+
+
+def test_many_ask(tmp_path: Path) -> None:
+    """Of any number that ask whether it is ready, only so many wait for the answer."""
+    first = "from tbot_otel.relay import service; service._MOST_ASKING = 2"
+    with (
+        Standin(Answer(delay=1)) as standin,
+        relaying(tmp_path, standin.endpoint, first=first) as relay,
+        meanwhile(*[lambda: relay.get("/readyz")] * 8) as answers,
+    ):
+        pass
+    assert (
+        sorted(answer.result() for answer in answers)
+        == [(200, "ok")] * 2 + [(503, "too many ask")] * 6
+    )
+
+
 def test_workers(tmp_path: Path) -> None:
     """Several workers share the work, and one that is killed comes back."""
     with (
@@ -954,6 +1004,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
         ([f"--x={MARKER}"], {}, "unknown: --x"),
         ([MARKER], {}, "unknown: an argument"),
         ([], {"OTEL_SDK_DISABLED": "True"}, "OTEL_SDK_DISABLED: "),
+        ([], {"OTEL_METRICS_EXPORTER": MARKER}, "OTEL_METRICS_EXPORTER: expected otlp or none"),
         ([], {"OTEL_EXPORTER_OTLP_PROTOCOL": MARKER}, "protocol: expected one of"),
         (
             *(

@@ -66,10 +66,12 @@ def run(options: argparse.Namespace) -> int:
         raise _OptionError("it needs the extra: pip install 'tbot-otel[relay]'") from None
     prefix = _prefix(options.path_secret_file)
     _check_tls(options.tls_cert, options.tls_key)
-    _check_address(*options.listen)
+    host, port = options.listen
+    address = _address_of(host, port)
     server.check()
     server.serve(
-        *options.listen,
+        address,
+        port,
         workers=options.workers,
         prefix=prefix,
         certificate=options.tls_cert,
@@ -84,23 +86,25 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
     if certificate is None:
         return
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, "")
     except OSError as error:
         problem = "expected PEM" if isinstance(error, ssl.SSLError) else error.strerror
         raise _OptionError(f"--tls-cert, --tls-key: {problem}") from None
 
 
-def _check_address(host: str, port: int) -> None:
+def _address_of(host: str, port: int) -> str:
+    """Return the address of a name, as the server takes no other, if one can listen there."""
     import socket
 
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        family, *_, (address, *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server((address, port), family=family).close()
     except OSError as error:
         # Its text may have the address in it, and a name's error has a number below 0.
         known = error.errno is not None and error.errno > 0
         problem = os.strerror(error.errno or 0) if known else "no such host"
         raise _OptionError(f"--listen: {problem}") from None
+    return str(address)
 
 
 def _prefix(path: Path | None) -> str:

@@ -36,6 +36,15 @@ class Committer:
             self._task = asyncio.create_task(self._run())
         return result
 
+    @property
+    def waiting(self) -> int:
+        """How many reports are not under way yet."""
+        return len(self._waiting)
+
+    def forget(self) -> None:
+        """Leave out the reports that nobody waits for any more."""
+        self._waiting[:] = [item for item in self._waiting if not item[1].done()]
+
     async def probe(self) -> str | None:
         """Export nothing, and return why that was not delivered."""
         if self._probe is None:

@@ -1,11 +1,13 @@
 """The relay's metrics of itself, by the OpenTelemetry API; no attribute says who called."""
 
 import os
+import uuid
 from importlib import import_module
 
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
 
 from tbot_otel import __version__
 from tbot_otel.errors import ExporterConfigurationError
@@ -61,16 +63,21 @@ class Metrics:
 
 
 def _provider() -> MeterProvider | None:
-    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() != "otlp":
+    wanted = os.environ.get("OTEL_METRICS_EXPORTER", "").strip()
+    if wanted in ("", "none"):
         return None
+    if wanted != "otlp":
+        raise ExporterConfigurationError("OTEL_METRICS_EXPORTER: expected otlp or none")
     protocol = (
         os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
         or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
         or "http/protobuf"
-    )
+    ).strip()
     if protocol not in _EXPORTERS:
         raise ExporterConfigurationError(
-            f"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: expected one of {', '.join(_EXPORTERS)}"
+            f"the metrics' protocol: expected one of {', '.join(_EXPORTERS)}"
         )
     module = import_module(_EXPORTERS[protocol])
-    return MeterProvider([PeriodicExportingMetricReader(module.OTLPMetricExporter())])
+    reader = PeriodicExportingMetricReader(module.OTLPMetricExporter())
+    # Each worker counts for itself; SDKs before 1.45 give it no id.
+    return MeterProvider([reader], Resource.create({"service.instance.id": str(uuid.uuid4())}))

@@ -1,6 +1,7 @@
 """The service: the ASGI application of a relay's worker process."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import time
@@ -31,13 +32,14 @@ Send = Callable[[Message], Awaitable[None]]
 MOST_CALLS = 4096
 """The calls that a worker has in flight at most; one more is answered at once."""
 MOST_CALLS_BYTES = 32 * 2**20
-"""The bytes that the bodies of those may have together."""
+"""The bytes that may be read for those that have not come yet."""
 READ_WITHIN = 5.0
 """The longest that a call's body may take to come, in seconds."""
 IDLE = 20.0
 """How long nothing may come on a connection, in seconds: longer than a call may take."""
 
 _LOOK_EVERY = 0.5
+_MOST_ASKING = 64
 _TOO_LATE = "the Collector has not taken it in time"
 _BUSY = {"code": Code.RESOURCE_EXHAUSTED.value, "message": "too many calls in flight"}
 
@@ -49,14 +51,16 @@ class _Call:
     that goes away, which costs a fifth of the call and makes no difference to the report.
 
     Attributes:
+        size: The bytes that may be read for it.
         until: When it is given up, on the monotonic clock in seconds.
         result: What tells why its report was not delivered; None until it has come.
     """
 
-    __slots__ = ("_problem", "_send", "result", "until")
+    __slots__ = ("_problem", "_send", "result", "size", "until")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, size: int) -> None:
         self._send = send
+        self.size = size
         self._problem: str | None = None
         self.until = time.monotonic() + READ_WITHIN
         self.result: asyncio.Future[str | None] | None = None
@@ -88,6 +92,7 @@ class Service:
         self._metrics = Metrics()
         self._calls: dict[asyncio.Task[Any] | None, _Call] = {}
         self._bytes = 0
+        self._asking = 0
         self._ready = False
 
     def _export(self, reports: Sequence[Report]) -> str | None:
@@ -106,20 +111,33 @@ class Service:
         elif scope["path"] == "/healthz":
             await _answer(send, 200, {"status": "ok"})
         elif scope["path"] == "/readyz":
-            problem = None if self._ready else await self._committer.probe()
+            problem = await self._problem()
             status = {"status": "ok"} if problem is None else {"status": problem}
             await _answer(send, 200 if problem is None else 503, status)
         else:
             await self._call(scope, receive, self._counted(send))
 
+    async def _problem(self) -> str | None:
+        if self._ready:
+            return None
+        if self._asking >= _MOST_ASKING:
+            return "too many ask"
+        self._asking += 1
+        try:
+            return await self._committer.probe()
+        finally:
+            self._asking -= 1
+
     async def _call(self, scope: Message, receive: Receive, send: Send) -> None:
         self._metrics.began()
         size = _size(scope["headers"])
-        if len(self._calls) >= MOST_CALLS or self._bytes + size > MOST_CALLS_BYTES:
+        # A call that was given up is gone before its report is.
+        calls = max(len(self._calls), self._committer.waiting)
+        if calls >= MOST_CALLS or self._bytes + size > MOST_CALLS_BYTES:
             await _answer(send, 429, _BUSY)
             return
         task = asyncio.current_task()
-        self._calls[task] = call = _Call(send)
+        self._calls[task] = call = _Call(send, size)
         self._bytes += size
         try:
             await self._connect(scope, receive, call.send)
@@ -129,7 +147,7 @@ class Service:
                 raise
         finally:
             del self._calls[task]
-            self._bytes -= size
+            self._bytes -= call.size
 
     def _counted(self, send: Send) -> Send:
         async def counted(message: Message) -> None:
@@ -142,6 +160,9 @@ class Service:
     async def _take(self, request: Request, _: Context) -> None:
         report = read(request, time.time_ns())
         call = self._calls[asyncio.current_task()]
+        # What it has is read.
+        self._bytes -= call.size
+        call.size = 0
         call.result = self._committer.commit(report)
         call.until = time.monotonic() + ANSWER_WITHIN
 
@@ -167,7 +188,8 @@ class Service:
             now = time.monotonic()
             if now >= sweep:
                 sweep = now + IDLE / 4
-                await asyncio.to_thread(idle.close, IDLE)
+                with contextlib.suppress(Exception):  # Calls are given up all the same.
+                    await asyncio.to_thread(idle.close, IDLE)
             for task, call in list(self._calls.items()):
                 if call.until > now:
                     continue
@@ -176,13 +198,16 @@ class Service:
                     cast("asyncio.Task[Any]", task).cancel()
                 elif not call.result.done():
                     call.result.set_result(_TOO_LATE)
+            self._committer.forget()
 
 
 def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """The bytes that a call's body may have. What does not say, or says more, is cut off there."""
     for name, value in headers:
         if name == b"content-length":
-            return min(int(value), MOST_BYTES) if value.isdigit() else MOST_BYTES
+            # Longer ones are refused by `int`.
+            short = value.isdigit() and len(value) < 20
+            return min(int(value), MOST_BYTES) if short else MOST_BYTES
     return MOST_BYTES
 
 
