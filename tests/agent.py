@@ -24,6 +24,16 @@ from tbot_otel.connect import METHOD, PATH
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, TbotStartEvent
 
 WAIT = 10.0
+REPORTED = {
+    "tbot.run_mode": "one-shot",
+    "tbot.version": "18.3.0",
+    "tbot.join_type": "github",
+    "tbot.destinations_other": 2,
+    "tbot.destinations_database": 1,
+    "tbot.destinations_kubernetes": 0,
+    "tbot.destinations_application": 0,
+}
+"""What becomes of a report of one that runs once, without a helper."""
 
 
 def request(session_id: str, *, oneshot: bool) -> SubmitTbotEventRequest:

@@ -222,7 +222,21 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Standin:
+class HTTPStandin:
+    """An HTTP server of a stand-in's making, which serves until the block ends."""
+
+    _server: ThreadingHTTPServer
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Standin(HTTPStandin):
     """An HTTP server that gives the answers that it was told, the last one again and again."""
 
     def __init__(self, *answers: Answer) -> None:
@@ -255,14 +269,6 @@ class Standin:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -253,6 +255,33 @@ def test_late(protocol: str, tmp_path: Path, send_to: Callable[[str, str], None]
         outcome = session.flush(PATIENCE)
         assert outcome.status is Status.DELIVERED, outcome
         late.find(session.id)
+
+
+def test_long_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over gRPC, a Collector that is long away is looked for as often as one that has just left."""
+    monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", "1")
+    looked_for = 0
+    deadline = time.monotonic() + 12
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        exporter = TbotLogExporter(protocol="grpc", endpoint=endpoint, timeout=500)
+
+        def send() -> None:
+            while time.monotonic() < deadline:
+                assert export(exporter).status is Status.FAILED
+                time.sleep(0.1)
+            exporter.shutdown()
+
+        with ThreadPoolExecutor(1) as thread:
+            sending = thread.submit(send)
+            server.settimeout(1)
+            while not sending.done():
+                with contextlib.suppress(TimeoutError):
+                    server.accept()[0].close()
+                    looked_for += 1
+            sending.result()
+    # With gRPC's own pauses, which grow, it would be 5 times.
+    assert looked_for >= 8
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -261,15 +261,6 @@ def call(url: str, session: str, transport: SyncHTTPTransport, **options: Any) -
 
 
 NOW = time.time_ns()
-REPORTED = {
-    "tbot.run_mode": "one-shot",
-    "tbot.version": "18.3.0",
-    "tbot.join_type": "github",
-    "tbot.destinations_other": 2,
-    "tbot.destinations_database": 1,
-    "tbot.destinations_kubernetes": 0,
-    "tbot.destinations_application": 0,
-}
 
 
 def check(logs: dict[str, Any], session: str, attributes: dict[str, Any], at: int | None) -> None:
@@ -308,7 +299,7 @@ def test_delivered(
     with SyncHTTPTransport(http_version=version) as transport:
         code = call(relay.url, session, transport, codec=codec, send_compression=compression)
     assert code == "ok"
-    check(official.find(session), session, REPORTED, NOW)
+    check(official.find(session), session, agent.REPORTED, NOW)
 
 
 @pytest.mark.parametrize("client", agent.CLIENTS)
@@ -316,7 +307,7 @@ def test_delivered_of_agents(relay: Relay, official: Official, client: str) -> N
     """A start that says no time happened when it was received."""
     session = new()
     assert agent.CLIENTS[client](relay.url, agent.request(session, oneshot=True)) == "ok"
-    check(official.find(session), session, REPORTED, None)
+    check(official.find(session), session, agent.REPORTED, None)
 
 
 def test_delivered_to_another(rotel: Rotel, tmp_path: Path) -> None:
@@ -357,7 +348,7 @@ def test_tls(official: Official, tmp_path: Path) -> None:
                 http_version=version, tls_ca_cert=authority.cert_pem.bytes()
             ) as transport:
                 assert call(relay.at("https"), session, transport) == "ok"
-            check(official.find(session), session, REPORTED, NOW)
+            check(official.find(session), session, agent.REPORTED, NOW)
         context = ssl.create_default_context()
         authority.configure_trust(context)
         # tbot's own client offers both.
@@ -514,7 +505,7 @@ def test_records_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("_log_exporter")
     name = f"{destination.MODULES['http/json']}._log_exporter"
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("tbot_otel.relay.batch.import_module", sys.modules.__getitem__)
+    monkeypatch.setattr("tbot_otel.otlp.import_module", sys.modules.__getitem__)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     lead_exporter_to_messages()
     assert "encode_logs" not in vars(module)
@@ -1079,7 +1070,8 @@ def usage(pid: int) -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), len([*Path(f"/proc/{pid}/fd").iterdir()])
 
 
-def test_soak(official_binary: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_soak(protocol: str, official_binary: Path, tmp_path: Path) -> None:
     """While the Collector is killed again and again, it has whatever was acknowledged.
 
     None of the refused is there, and neither the relay's memory nor its descriptors grow.
@@ -1104,7 +1096,6 @@ def test_soak(official_binary: Path, tmp_path: Path) -> None:
             assert relay.post(message(field(6, -1), session=bad))[0] == 400
             refused.append(bad)
 
-    protocol = random.choice(["http/protobuf", "grpc"])  # noqa: S311 - no secret
     with (
         reserved(ports[0]),
         reserved(ports[1]),
@@ -1127,6 +1118,9 @@ def test_soak(official_binary: Path, tmp_path: Path) -> None:
                 with running(command, log, *ports) as process:
                     time.sleep(random.uniform(0.2, 2))  # noqa: S311 - no secret
                     if time.monotonic() > begin + seconds:
+                        # A Collector that stays is soon found.
+                        before = len(taken)
+                        eventually(lambda: len(taken) > before)  # noqa: B023 - called at once
                         # With a Collector, so that each has its answer soon.
                         stop.set()
                         wait(clients)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sysconfig
-import threading
 import time
 import tomllib
 import urllib.error
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -34,11 +33,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 import agent
 from cases import WHOLE
-from collectors import PATIENCE, Answer, Official, Standin, free_port, plain, running
+from collectors import PATIENCE, Answer, HTTPStandin, Official, Standin, free_port, plain, running
 from tbot_otel.connect import PATH, Report
 from tbot_otel.events import RESOURCE, START
 from tbot_otel.relay.batch import Batch
 from tbot_otel.relay.server import DRAIN_WITHIN
+from test_run_examples import leaves
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "relay"
@@ -148,7 +148,7 @@ def test_edge(ended_by: signal.Signals, official_binary: Path, tmp_path: Path) -
         assert len(gateway.resources()) == 3
 
 
-class ClickHouse:
+class ClickHouse(HTTPStandin):
     """A stand-in for ClickHouse's HTTP interface: it has the tables that it was told to create."""
 
     def __init__(self) -> None:
@@ -213,14 +213,6 @@ class ClickHouse:
             "timezone()": "UTC",
         }
         return known.get(name, "")
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 def native(columns: Mapping[str, list[str | int]]) -> bytes:
@@ -624,16 +616,6 @@ if shutil.which("systemd-analyze"):
 
 
 if shutil.which("kubectl"):
-
-    def leaves(node: object, path: str = "") -> set[str]:
-        """Each value of a document, with its path."""
-        if isinstance(node, dict):
-            pairs = [*node.items()]
-        elif isinstance(node, list):
-            pairs = [*enumerate(node)]
-        else:
-            return {f"{path}={node!r}"}
-        return {leaf for key, value in pairs for leaf in leaves(value, f"{path}.{key}")}
 
     def test_kubernetes_knows_each_field() -> None:
         """Kubernetes' own types, which drop what they do not know, keep all of the Deployment."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import REPORTED
 from collectors import Answer, Official, Rotel, Standin, plain, run
 from tbot_otel.connect import ANSWER_WITHIN
 from tbot_otel.events import RESOURCE
@@ -99,13 +100,5 @@ def test_delivered(client: str, protocol: str, official: Official) -> None:
     received = official.find(told["session"])
     (logs,) = received["scopeLogs"]
     (record,) = logs["logRecords"]
-    assert plain(record["attributes"]) == {
-        "tbot.run_mode": "one-shot",
-        "tbot.version": "18.3.0",
-        "tbot.join_type": "github",
-        "tbot.destinations_other": 2,
-        "tbot.destinations_database": 1,
-        "tbot.destinations_kubernetes": 0,
-        "tbot.destinations_application": 0,
-    }
+    assert plain(record["attributes"]) == REPORTED
     assert {*plain(received["resource"]["attributes"])} == {item.name for item in RESOURCE}

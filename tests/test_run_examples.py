@@ -290,17 +290,18 @@ if shutil.which("systemd-analyze"):
         assert done.returncode == 0
 
 
-if shutil.which("kubectl"):
+def leaves(node: object, path: str = "") -> set[str]:
+    """Each value of a document, with its path."""
+    if isinstance(node, dict):
+        pairs = [*node.items()]
+    elif isinstance(node, list):
+        pairs = [*enumerate(node)]
+    else:
+        return {f"{path}={node!r}"}
+    return {leaf for key, value in pairs for leaf in leaves(value, f"{path}.{key}")}
 
-    def leaves(node: object, path: str = "") -> set[str]:
-        """Each value of a document, with its path."""
-        if isinstance(node, dict):
-            pairs = [*node.items()]
-        elif isinstance(node, list):
-            pairs = [*enumerate(node)]
-        else:
-            return {f"{path}={node!r}"}
-        return {leaf for key, value in pairs for leaf in leaves(value, f"{path}.{key}")}
+
+if shutil.which("kubectl"):
 
     def test_kubernetes_knows_each_field() -> None:
         """Kubernetes' own types, which drop what they do not know, keep all of the manifest."""

@@ -24,15 +24,15 @@ MODULES = {
 """The protocols, and the module of each exporter's package."""
 
 
-def standard(name: str) -> str | None:
-    """Return ``OTEL_EXPORTER_OTLP_LOGS_{name}``, else the variable without ``LOGS_``, if set."""
+def standard(name: str, signal: str = "LOGS") -> str | None:
+    """Return ``OTEL_EXPORTER_OTLP_{signal}_{name}``, else the variable without a signal, if set."""
     prefix = "OTEL_EXPORTER_OTLP"
-    return os.environ.get(f"{prefix}_LOGS_{name}") or os.environ.get(f"{prefix}_{name}") or None
+    return os.environ.get(f"{prefix}_{signal}_{name}") or os.environ.get(f"{prefix}_{name}") or None
 
 
-def protocol() -> str:
+def protocol(signal: str = "LOGS") -> str:
     """Return the protocol that the variables ask for: ``http/protobuf`` if they do not."""
-    return (standard("PROTOCOL") or "http/protobuf").strip()
+    return (standard("PROTOCOL", signal) or "http/protobuf").strip()
 
 
 def timeout() -> float | None:

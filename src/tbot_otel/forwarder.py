@@ -126,7 +126,7 @@ class _Forwarder:
         # What the first record needs is here before it comes.
         from tbot_otel import connect, exporter, otlp, record  # noqa: F401
 
-        otlp.preload()
+        otlp.import_exporter()
         self._target = f"{destination.endpoint()} ({destination.protocol()})"
         self._listener = listener
         self._lock = threading.Lock()

@@ -12,6 +12,7 @@ from tbot_otel.errors import ExporterConfigurationError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
     from typing import Any
 
     import requests
@@ -226,9 +227,9 @@ def send(
     return answers.refusal
 
 
-def preload() -> None:
-    """Import the official exporter that the variables ask for, before the first record."""
-    import_module(f"{destination.MODULES[destination.protocol()]}._log_exporter")
+def import_exporter() -> "ModuleType":
+    """Import the official exporter that the variables ask for, and return its module."""
+    return import_module(f"{destination.MODULES[destination.protocol()]}._log_exporter")
 
 
 def to_json(batch: "Sequence[ReadableLogRecord]") -> str:
@@ -356,4 +357,6 @@ def _grpc(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
         headers=arguments.headers,
         timeout=arguments.timeout,
         compression=Compression[compression] if compression else None,
+        # Of itself, gRPC waits up to two minutes before it looks for a Collector that is back.
+        channel_options=(("grpc.max_reconnect_backoff_ms", 1000),),  # type: ignore[arg-type]
     )

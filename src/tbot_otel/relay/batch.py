@@ -8,7 +8,6 @@ records in it.
 
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from typing import overload
 
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
@@ -16,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
 from opentelemetry.sdk._logs import ReadableLogRecord
 
-from tbot_otel import destination
+from tbot_otel import otlp
 from tbot_otel.connect import Report
 from tbot_otel.events import START
 from tbot_otel.record import EventLogRecord, readable
@@ -86,7 +85,7 @@ _SESSION_ID = [attribute.key for attribute in _SAME.resource.attributes].index("
 
 def lead_exporter_to_messages() -> None:
     """Let the official exporter that the variables ask for take the message of a batch."""
-    module = import_module(f"{destination.MODULES[destination.protocol()]}._log_exporter")
+    module = otlp.import_exporter()
     if vars(module).get(encode_logs.__name__) is encode_logs:
         setattr(module, encode_logs.__name__, _encode)
 

@@ -9,13 +9,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
-from tbot_otel import __version__
+from tbot_otel import __version__, destination
 from tbot_otel.errors import ExporterConfigurationError
 
-_EXPORTERS = {
-    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-    "grpc": "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
-}
+_PROTOCOLS = ("http/protobuf", "grpc")
 
 
 class Metrics:
@@ -68,16 +65,12 @@ def _provider() -> MeterProvider | None:
         return None
     if wanted != "otlp":
         raise ExporterConfigurationError("OTEL_METRICS_EXPORTER: expected otlp or none")
-    protocol = (
-        os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
-        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "http/protobuf"
-    ).strip()
-    if protocol not in _EXPORTERS:
+    protocol = destination.protocol("METRICS")
+    if protocol not in _PROTOCOLS:
         raise ExporterConfigurationError(
-            f"the metrics' protocol: expected one of {', '.join(_EXPORTERS)}"
+            f"the metrics' protocol: expected one of {', '.join(_PROTOCOLS)}"
         )
-    module = import_module(_EXPORTERS[protocol])
+    module = import_module(f"{destination.MODULES[protocol]}.metric_exporter")
     reader = PeriodicExportingMetricReader(module.OTLPMetricExporter())
     # Each worker counts for itself; SDKs before 1.45 give it no id.
     return MeterProvider([reader], Resource.create({"service.instance.id": str(uuid.uuid4())}))
