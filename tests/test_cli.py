@@ -5,6 +5,8 @@ import importlib.metadata
 import json
 import os
 import re
+import signal
+import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +61,20 @@ def test_two_ways_in(words: str, status: int) -> None:
     assert (module.returncode, module.stdout, module.stderr) == (
         *(command.returncode, command.stdout, command.stderr),
     )
+
+
+@pytest.mark.parametrize(
+    "words", ["preview --oneshot --tbot-version 18.3.0", "events", "events --json"]
+)
+def test_a_reader_that_has_seen_enough(words: str) -> None:
+    """A command that writes to a pipe that nobody reads any more ends as others do, in silence."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(
+            [SCRIPT, *words.split()], stdout=pipe, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         return run.main(words[1:])
 
     import argparse
+    import os
     from importlib import import_module
 
     from tbot_otel import __version__
@@ -69,8 +70,14 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     parser = Parser(prog=f"tbot-otel {name}", description=command.__doc__)
     command.configure(parser)
     try:
-        return int(command.run(parser.parse(words[1:])))
+        status = int(command.run(parser.parse(words[1:])))
+        print(end="", flush=True)
     except TbotOtelError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever reads has seen enough. The interpreter would try to write the rest as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    return status
