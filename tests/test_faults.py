@@ -147,6 +147,23 @@ def test_cookies(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> 
     assert ["cookie" in request.headers for request in collector.requests] == [False, False]
 
 
+@pytest.mark.parametrize("no_proxy", ["", "127.0.0.1"])
+def test_proxy(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    """Every export takes the proxy that the variables name, unless they except the Collector."""
+    with Standin(Answer()) as collector, Standin(Answer()) as proxy:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        monkeypatch.setenv("http_proxy", proxy.endpoint)
+        monkeypatch.setenv("no_proxy", no_proxy)
+        outcomes = [export(exporter).status for _ in range(2)]
+    assert outcomes == [Status.DELIVERED] * 2
+    direct = [request.path for request in collector.requests]
+    led = [request.path for request in proxy.requests]
+    if no_proxy:
+        assert (direct, led) == (["/v1/logs"] * 2, [])
+    else:
+        assert (direct, led) == ([], [f"{collector.endpoint}/v1/logs"] * 2)
+
+
 def test_reasons_do_not_linger(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer to one export is not the reason of the next one, which got none."""
     with Standin(Answer(400, headers={"Connection": "close"})) as collector:

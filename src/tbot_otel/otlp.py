@@ -255,12 +255,19 @@ def _http_protobuf(arguments: Arguments, answers: Answers) -> "LogRecordExporter
         return HTTPBasicAuth(user, password)(request) if user or password else request
 
     class Session(requests.Session):
+        _settings: "Any" = None
+
         def merge_environment_settings(
             self, url: "Any", proxies: "Any", stream: "Any", verify: "Any", cert: "Any"
         ) -> "Any":
-            # REQUESTS_CA_BUNDLE is for whoever names no CA for the export.
-            verify = verify or self.verify
-            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+            # Once, as each export asks for the same, and requests then looks at every variable.
+            if self._settings is None:
+                # REQUESTS_CA_BUNDLE is for whoever names no CA for the export.
+                verify = verify or self.verify
+                self._settings = super().merge_environment_settings(
+                    url, proxies, stream, verify, cert
+                )
+            return self._settings
 
         def send(self, request: "Any", **settings: "Any") -> requests.Response:
             try:
