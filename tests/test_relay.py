@@ -868,6 +868,34 @@ def test_metrics(tmp_path: Path) -> None:
     assert set(points["tbot_otel.relay.export.duration"]) == set(size)
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_log(protocol: str, tmp_path: Path) -> None:
+    """A change is a line, not each export; what stands in the variables is none."""
+    standin: Standin | GrpcStandin
+    if protocol == "grpc":
+        standin = GrpcStandin(*["INVALID_ARGUMENT"] * 3, "OK")
+        reason = "the Collector gave no answer of success (INVALID_ARGUMENT)"
+    else:
+        standin = Standin(*[Answer(400)] * 3, Answer())
+        reason = "the Collector answered 400"
+    with (
+        standin,
+        relaying(
+            tmp_path,
+            f"{standin.endpoint}/?{MARKER}",
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_HEADERS=f"api-key {MARKER}",
+        ) as relay,
+    ):
+        assert [relay.report()[0] for _ in range(5)] == [503, 503, 503, 200, 200]
+        printed = [line for line in relay.said().splitlines() if not line.startswith("[INFO]")]
+    assert printed == [
+        f"tbot-otel relay: the Collector does not take what is exported: {reason}",
+        "tbot-otel relay: the Collector takes what is exported",
+    ]
+    assert MARKER not in relay.said()
+
+
 def test_ready(tmp_path: Path) -> None:
     """It is ready when the Collector takes what it exports, from the start and again."""
     port = free_port()

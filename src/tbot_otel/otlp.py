@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("tbot_otel")
 
+_NO_SUCCESS = "the Collector gave no answer of success"
 _NO_RECEIVER = "what answered is no OTLP receiver"
 _TLS_FILES = ("ca_file", "cert_file", "key_file")
 _GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
@@ -221,7 +222,7 @@ def send(
         detach(token)
     if not delivered:
         # The official exporter has logged it.
-        return answers.refusal or "the Collector gave no answer of success"
+        return answers.refusal or _NO_SUCCESS
     if answers.refusal:
         _logger.warning("%d records were not delivered: %s", len(batch), answers.refusal)
     return answers.refusal
@@ -316,7 +317,7 @@ def _http(arguments: Arguments) -> "dict[str, Any]":
 
 
 def _grpc(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
-    from grpc import Compression, ssl_channel_credentials
+    from grpc import Compression, RpcError, ssl_channel_credentials
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
     class Exporter(OTLPLogExporter):
@@ -332,7 +333,11 @@ def _grpc(arguments: Arguments, answers: Answers) -> "LogRecordExporter":
                 export = client.Export
 
                 def told(**call: "Any") -> None:
-                    answers.read_grpc(export(**call))
+                    try:
+                        answers.read_grpc(export(**call))
+                    except RpcError as error:
+                        answers.refusal = f"{_NO_SUCCESS} ({error.code().name})"
+                        raise
 
                 client.Export = told
 

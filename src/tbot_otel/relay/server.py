@@ -1,6 +1,7 @@
 """The server: granian's processes, each with the service in it."""
 
 import functools
+import logging
 import resource
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -37,6 +38,7 @@ def check() -> None:
 
 
 def _check() -> None:
+    _log()
     Service()
 
 
@@ -85,4 +87,15 @@ def _descriptors(wanted: int) -> int:
 
 
 def _load(_: str, *, prefix: str) -> Service:
+    _log()
     return Service(prefix)
+
+
+def _log() -> None:
+    # Other loggers repeat what stands in variables: headers, and an endpoint's query.
+    logging.getLogger().addHandler(logging.NullHandler())
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("tbot-otel relay: %(message)s"))
+    for name in ("tbot_otel.relay", "asyncio"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("tbot_otel.relay").setLevel(logging.INFO)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, cast
@@ -24,6 +25,8 @@ from tbot_otel.relay import idle
 from tbot_otel.relay.batch import Batch, lead_exporter_to_messages
 from tbot_otel.relay.committer import Committer
 from tbot_otel.relay.metrics import Metrics
+
+_logger = logging.getLogger("tbot_otel.relay")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -93,12 +96,18 @@ class Service:
         self._calls: dict[asyncio.Task[Any] | None, _Call] = {}
         self._bytes = 0
         self._asking = 0
-        self._ready = False
+        self._failure: str | None = "nothing is exported yet"
 
     def _export(self, reports: Sequence[Report]) -> str | None:
         begin = time.monotonic()
         problem = otlp.send(self._exporter, self._answers, Batch(reports))
-        self._ready = problem is None
+        if problem != self._failure:
+            # Not each time, as there can be hundreds a second.
+            if problem is None:
+                _logger.info("the Collector takes what is exported")
+            else:
+                _logger.warning("the Collector does not take what is exported: %s", problem)
+        self._failure = problem
         if reports:
             seconds = time.monotonic() - begin
             self._metrics.exported(len(reports), seconds, delivered=problem is None)
@@ -118,7 +127,7 @@ class Service:
             await self._call(scope, receive, self._counted(send))
 
     async def _problem(self) -> str | None:
-        if self._ready:
+        if self._failure is None:
             return None
         if self._asking >= _MOST_ASKING:
             return "too many ask"
