@@ -149,7 +149,8 @@ def proc(argv: list[bytes], environ: list[bytes], setup: str = "") -> dict[str, 
     assert int(lines["Pid"]) == process.pid
     found["status"] = {name: lines[name] for name in STATUS}
     fields = parts[3].split()
-    found["stat"] = [int(fields[at - 1].replace(str(process.pid), "0")) for at in STAT]
+    numbers = [int(fields[at - 1]) for at in STAT]
+    found["stat"] = [0 if number == process.pid else number for number in numbers]
     return found
 
 
