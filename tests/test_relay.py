@@ -247,10 +247,10 @@ def relay_to_official(
         yield relay
 
 
-def call(url: str, session: str, transport: SyncHTTPTransport, **options: Any) -> str:
-    """Report a start at the time NOW by the official runtime, and return the code."""
+def call(url: str, session: str, transport: SyncHTTPTransport, at: int = 0, **options: Any) -> str:
+    """Report a start at a time by the official runtime, and return the code."""
     request = agent.request(session, oneshot=True)
-    seconds, nanos = divmod(NOW, 10**9)
+    seconds, nanos = divmod(at, 10**9)
     request.timestamp = Timestamp(seconds=seconds, nanos=nanos)
     client = ConnectClientSync(url, http_client=SyncClient(transport), **options)
     try:
@@ -258,9 +258,6 @@ def call(url: str, session: str, transport: SyncHTTPTransport, **options: Any) -
     except ConnectError as error:
         return error.code.value
     return "ok"
-
-
-NOW = time.time_ns()
 
 
 def check(logs: dict[str, Any], session: str, attributes: dict[str, Any], at: int | None) -> None:
@@ -295,11 +292,11 @@ def test_delivered(
     relay: Relay, official: Official, version: HTTPVersion, codec: Any, compression: Any
 ) -> None:
     """What is acknowledged, the Collector has exactly as reported, and nothing besides."""
-    session = new()
+    session, at = new(), time.time_ns()
     with SyncHTTPTransport(http_version=version) as transport:
-        code = call(relay.url, session, transport, codec=codec, send_compression=compression)
+        code = call(relay.url, session, transport, at, codec=codec, send_compression=compression)
     assert code == "ok"
-    check(official.find(session), session, agent.REPORTED, NOW)
+    check(official.find(session), session, agent.REPORTED, at)
 
 
 @pytest.mark.parametrize("client", agent.CLIENTS)
@@ -343,12 +340,12 @@ def test_tls(official: Official, tmp_path: Path) -> None:
     words = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
     with relaying(tmp_path, official.endpoint("http"), *words) as relay:
         for version in (HTTPVersion.HTTP1, HTTPVersion.HTTP2):
-            session = new()
+            session, at = new(), time.time_ns()
             with SyncHTTPTransport(
                 http_version=version, tls_ca_cert=authority.cert_pem.bytes()
             ) as transport:
-                assert call(relay.at("https"), session, transport) == "ok"
-            check(official.find(session), session, agent.REPORTED, NOW)
+                assert call(relay.at("https"), session, transport, at) == "ok"
+            check(official.find(session), session, agent.REPORTED, at)
         context = ssl.create_default_context()
         authority.configure_trust(context)
         # tbot's own client offers both.
