@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -19,14 +18,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(_FAMILIES):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def usual_signals() -> None:
-    """Let signals do what they usually do: a shell leaves some ignored in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture

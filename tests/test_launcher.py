@@ -27,7 +27,8 @@ START = """\
 import ctypes, fcntl, os, resource, signal, termios
 
 argv, environ = {argv!r}, {environ!r}
-for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):
+# In the background, nohup and a shell leave the first three ignored; the interpreter, the others.
+for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGXFSZ"):
     signal.signal(getattr(signal, name), signal.SIG_DFL)
 libc = ctypes.CDLL(None)
 

@@ -247,7 +247,7 @@ def relay_to_official(
         yield relay
 
 
-def call(url: str, session: str, transport: SyncHTTPTransport, at: int = 0, **options: Any) -> str:
+def call(url: str, session: str, transport: SyncHTTPTransport, at: int, **options: Any) -> str:
     """Report a start at a time by the official runtime, and return the code."""
     request = agent.request(session, oneshot=True)
     seconds, nanos = divmod(at, 10**9)
@@ -322,7 +322,7 @@ def test_delivered_to_another(rotel: Rotel, tmp_path: Path) -> None:
 def test_other_protocols(relay: Relay, version: HTTPVersion, protocol: ProtocolType) -> None:
     """As gRPC needs what the server has not, it is refused; no such call ends in a traceback."""
     with SyncHTTPTransport(http_version=version) as transport:
-        code = call(relay.url, new(), transport, protocol=protocol)
+        code = call(relay.url, new(), transport, time.time_ns(), protocol=protocol)
     if protocol is ProtocolType.GRPC:
         assert code != "ok"
     assert "Traceback" not in relay.said()
