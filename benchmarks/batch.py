@@ -1,6 +1,6 @@
-"""Prints what a batch takes, in seconds a record: the median of some batches.
+"""Prints the seconds per record of a batch: the median of some batches.
 
-Its words: whose work (``ours`` or ``theirs``), and of how many sessions (``one`` or ``many``).
+Its arguments are the side (``ours`` or ``theirs``) and the sessions (``one`` or ``many``).
 """
 
 import statistics
@@ -17,15 +17,15 @@ from opentelemetry.sdk._logs.export import (
 )
 
 from tbot_otel import Session, StartEvent, TbotLogExporter
-from tbot_otel.record import SCOPE_NAME, of_start
+from tbot_otel.record import SCOPE_NAME, start_record
 
-SIZE = 512
-BATCHES = 10
+BATCH_SIZE = 512
+BATCH_COUNT = 10
 EVENT = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
 
 
-class Kept(LogRecordExporter):
-    """Keeps the last batch, and does nothing with it."""
+class KeepingExporter(LogRecordExporter):
+    """Keeps the last batch."""
 
     batch: Sequence[ReadableLogRecord] = ()
 
@@ -37,45 +37,47 @@ class Kept(LogRecordExporter):
     def shutdown(self) -> None:
         """Do nothing."""
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - as its base has it
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the signature of the base class
         """Do nothing."""
         return True
 
 
-def received(sessions: str) -> Sequence[ReadableLogRecord]:
-    """A batch as a batch processor hands it over, under a provider's usual Resource."""
-    kept = Kept()
+def processed_batch(sessions: str) -> Sequence[ReadableLogRecord]:
+    """A batch from a batch processor, with a provider's usual Resource."""
+    keeping = KeepingExporter()
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(
-        BatchLogRecordProcessor(kept, max_export_batch_size=SIZE, schedule_delay_millis=60_000)
+        BatchLogRecordProcessor(
+            keeping, max_export_batch_size=BATCH_SIZE, schedule_delay_millis=60_000
+        )
     )
     logger = provider.get_logger(SCOPE_NAME)
-    for _ in range(SIZE):
+    for _ in range(BATCH_SIZE):
         if sessions == "many":
-            logger.emit(of_start(EVENT, Session()))
+            logger.emit(start_record(EVENT, Session()))
         else:
             logger.emit(event_name="tbot.start", attributes=EVENT.attributes)
     provider.shutdown()
-    return kept.batch
+    return keeping.batch
 
 
 def main(side: str, sessions: str) -> None:
-    """Measure a side."""
-    kept = Kept()
-    exporter = TbotLogExporter(kept)
-    taken = []
-    for _ in range(1 + BATCHES):
-        batch = received(sessions)
-        begin = time.perf_counter()
+    """Measure one side."""
+    keeping = KeepingExporter()
+    exporter = TbotLogExporter(keeping)
+    durations = []
+    for _ in range(1 + BATCH_COUNT):
+        batch = processed_batch(sessions)
+        started_at = time.perf_counter()
         if side == "ours":
             exporter.export(batch)
         else:
             encode_logs(batch).SerializeToString()
-        taken.append(time.perf_counter() - begin)
-        if len(kept.batch if side == "ours" else batch) != SIZE:
-            sys.exit("the batch is not whole")
-    # The first one still warms up.
-    print(statistics.median(taken[1:]) / SIZE)
+        durations.append(time.perf_counter() - started_at)
+        if len(keeping.batch if side == "ours" else batch) != BATCH_SIZE:
+            sys.exit("the batch is incomplete")
+    # The first batch warms up.
+    print(statistics.median(durations[1:]) / BATCH_SIZE)
 
 
 main(*sys.argv[1:])

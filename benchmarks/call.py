@@ -1,30 +1,30 @@
-"""Prints what record_start takes of its caller's time, in seconds: its import, and some calls.
+"""Prints the seconds that record_start takes in its caller: its import, and some calls.
 
-The first record is under way while the later calls are made.
+The later calls happen while the first record is being sent.
 """
 
 import os
 import sys
 import time
 
-import opentelemetry.sdk._logs  # noqa: F401 - what is measured comes on top of it
+import opentelemetry.sdk._logs  # noqa: F401 - not part of the measurement
 
 from tbot_otel import StartEvent
 
-CALLS = 21
-PAUSE = 0.005
+CALL_COUNT = 21
+PAUSE_SECONDS = 0.005
 
 event = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
-begin = time.perf_counter()
-from tbot_otel import record_start  # noqa: E402 - it is loaded here, at its first use
+started_at = time.perf_counter()
+from tbot_otel import record_start  # noqa: E402 - loaded here, at its first use
 
-taken = [time.perf_counter() - begin]
-for _ in range(CALLS):
-    begin = time.perf_counter()
+durations = [time.perf_counter() - started_at]
+for _ in range(CALL_COUNT):
+    started_at = time.perf_counter()
     record_start(event)
-    taken.append(time.perf_counter() - begin)
-    time.sleep(PAUSE)
-print(*taken)
+    durations.append(time.perf_counter() - started_at)
+    time.sleep(PAUSE_SECONDS)
+print(*durations)
 sys.stdout.flush()
-# What becomes of the records is for other rows.
+# Other rows measure the delivery.
 os._exit(0)

@@ -1,10 +1,10 @@
-"""A relay that does nothing with a report: the same runtime and server, and an empty handler."""
+"""A relay with the same runtime and server, and an empty handler."""
 
 from tbot_otel.connect import asgi_application
 
 
-async def take(*_: object) -> None:
+async def handle_report(*_: object) -> None:
     """Do nothing."""
 
 
-application = asgi_application(take)
+application = asgi_application(handle_report)

@@ -1,8 +1,8 @@
-"""Simulates a fleet that restarts within a minute, each agent with a connection of its own.
+"""Simulates a fleet that restarts within a minute. Each agent has its own connection.
 
 It runs a part of that minute at the fleet's full rate, against a relay and a Collector on this
-machine, and prints a row for each size of fleet: what share was acknowledged, and how long it took.
-It needs what relay.py needs.
+machine. It prints a row for each size of fleet: the share that was acknowledged, and the time until
+the response. It has the requirements of relay.py.
 """
 
 import argparse
@@ -18,50 +18,50 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from relay import SESSION, relay  # noqa: E402 - found by the line above
 
-from agent import request  # noqa: E402 - as above
-from collectors import Official, build_official  # noqa: E402 - as above
+from support.agent import build_request  # noqa: E402 - as above
+from support.collectors import Official, build_official  # noqa: E402 - as above
 
-MINUTE = 60
-SHARE = 10
-"""The seconds of the minute that are run."""
+RESTART_SECONDS = 60
+RUN_SECONDS = 10
+"""The part of the minute that is run."""
 
 HEAD = """\
-| agents that restart within a minute | starts a second | acknowledged | p99 of an answer |
+| agents that restart within a minute | starts per second | acknowledged | p99 of a response |
 | --- | --- | --- | --- |"""
 
 
-def restart(url: str, body: Path, agents: int) -> str:
+def simulate_restart(url: str, body: Path, agents: int) -> str:
     """Run a part of the minute, and return its row."""
-    rate = max(1, agents // MINUTE)
-    calls = rate * SHARE
+    rate = max(1, agents // RESTART_SECONDS)
+    calls = rate * RUN_SECONDS
     log = body.with_suffix(".log")
     log.unlink(missing_ok=True)
     words = ["h2load", "--h1", f"-c{calls}", f"-n{calls}", f"--rate={rate}"]
     words += ["--connection-active-timeout=10", f"--data={body}", f"--log-file={log}"]
     words += ["--header=content-type: application/proto", url]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    (taken,) = re.findall(r"status codes: (\d+) 2xx", done.stdout)
+    (succeeded,) = re.findall(r"status codes: (\d+) 2xx", done.stdout)
     lines = (line.split() for line in log.read_text().splitlines())
     times = sorted(int(line[2]) / 1e3 for line in lines if line[1] == "200")
     p99 = f"{times[int(len(times) * 0.99)]:.0f} ms" if times else "-"
-    return f"| {agents:,} | {rate:,} | {int(taken) / calls:.1%} | {p99} |"
+    return f"| {agents:,} | {rate:,} | {int(succeeded) / calls:.1%} | {p99} |"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("agents", nargs="*", type=int, help="how many agents restart")
+    parser.add_argument("agents", nargs="*", type=int, help="the number of agents that restart")
     sizes = parser.parse_args().agents or [10_000, 100_000, 300_000, 500_000, 1_000_000]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         body = folder / "call"
-        body.write_bytes(request(SESSION, oneshot=False).to_binary())
+        body.write_bytes(build_request(SESSION, oneshot=False).to_binary())
         with Official(build_official(), folder).running() as collector:
             os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.endpoint("http/protobuf")
             with relay("ours", folder) as (url, _):
                 print(HEAD, flush=True)
                 for agents in sizes:
-                    print(restart(url, body, agents), flush=True)
+                    print(simulate_restart(url, body, agents), flush=True)
 
 
 if __name__ == "__main__":

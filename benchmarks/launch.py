@@ -1,15 +1,15 @@
-"""Runs a command, and prints its seconds, its peak memory as the system counts it, and its status.
+"""Runs a command, and prints its seconds, its peak memory in the system's unit, and its status.
 
-Linux counts the memory of whoever starts a process as that process's own. So this stands between
-the harness and what is measured: run with ``-I -S``, it is smaller than any of them.
+Linux counts the parent's memory at the fork in a process's peak. Run with ``-I -S``, this parent is
+smaller than every measured process.
 """
 
 import os
 import sys
 import time
 
-begin = time.perf_counter()
+started_at = time.perf_counter()
 process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
 _, status, usage = os.wait4(process, 0)
-seconds = time.perf_counter() - begin
+seconds = time.perf_counter() - started_at
 print(seconds, usage.ru_maxrss, os.waitstatus_to_exitcode(status))

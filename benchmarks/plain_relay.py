@@ -1,4 +1,4 @@
-"""A relay in plain lines: the same runtime and server, one emit and one export for each call."""
+"""A plain relay: the same runtime and server, with one emit and one export per call."""
 
 from typing import Any
 
@@ -22,22 +22,22 @@ exporter = OTLPLogExporter()
 
 async def submit(request: Request, _: object) -> SubmitTbotEventResponse:
     """Emit and export a start."""
-    kept = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+    exporter_of_call = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     resource = Resource({"service.name": "tbot", "session.id": request.distinct_id})
     provider = LoggerProvider(resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter_of_call))
     start: Any = request.event and request.event.value
     provider.get_logger("plain").emit(
         event_name="tbot.start",
         attributes={"tbot.version": start.version, "tbot.join_type": start.join_type},
     )
-    if exporter.export(kept.get_finished_logs()) is not LogRecordExportResult.SUCCESS:
+    if exporter.export(exporter_of_call.get_finished_logs()) is not LogRecordExportResult.SUCCESS:
         raise ConnectError(Code.UNAVAILABLE, "not delivered")
     return SubmitTbotEventResponse()
 
 
 class Application(ConnectASGIApplication[None]):
-    """The service of the one method."""
+    """The service with the one method."""
 
     path = "/"
 

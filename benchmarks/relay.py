@@ -1,8 +1,7 @@
 """Measures the relay against the Collector, a plain relay and an empty one, and prints a page.
 
-It needs h2load (nghttp2, https://nghttp2.org; Debian's package nghttp2-client), which is the client
-of every row, and Linux, whose ``/proc`` tells what processes took. Relay, Collector and client
-share the same cores.
+It needs Linux, for ``/proc``, and h2load (nghttp2, https://nghttp2.org; Debian's package
+nghttp2-client), the client of every row. Relay, Collector and client share the same cores.
 """
 
 import argparse
@@ -24,59 +23,71 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from agent import request  # noqa: E402 - found by the line above
-from collectors import Official, build_official, free_port, running  # noqa: E402 - as above
+from support.agent import build_request  # noqa: E402 - found by the line above
+from support.collectors import Official, build_official  # noqa: E402 - as above
+from support.processes import free_port, running_server  # noqa: E402 - as above
 from tbot_otel import Session, StartEvent  # noqa: E402 - as above
 from tbot_otel.connect import PATH  # noqa: E402 - as above
-from tbot_otel.record import of_start, readable  # noqa: E402 - as above
+from tbot_otel.record import start_record, to_readable  # noqa: E402 - as above
 
-SECONDS = 4
+RUN_SECONDS = 4
 WORKERS = 2
-CLIENTS = (32, 256, 2048)
-# So that the calls of clients that each call at a fixed rate are spread, and not all at once.
-APART = 0.007
+CLIENT_COUNTS = (32, 256, 2048)
+# Clients with a fixed rate would otherwise all call at the same moment.
+SECONDS_BETWEEN_CLIENTS = 0.007
 SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 
 HEAD = """\
 # Benchmarks of the relay
 
-What `python benchmarks/relay.py` printed, on {python}, {cores} cores ({machine}), which the
+What `python benchmarks/relay.py` printed, on {python}, {cores} cores ({machine}) that the
 client, the relay ({workers} workers) and the Collector share. A rate is the median of {runs} runs
-of {seconds} s, the sides by turns; a goal is for the number of clients with our highest rate.
+of {seconds} s, with the sides by turns. Goals apply to the number of clients with our highest rate.
 
 | what | against | ours | theirs | ratio | goal | met |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 class Load:
-    """What h2load saw.
+    """A run of h2load.
 
     Args:
-        rate: The calls a second, if not as many as there can be.
-        apart: The seconds between the first calls of two clients.
+        url: The URL to call.
+        body: The file with the body of a call.
+        content_type: Its content type.
+        clients: The number of clients.
+        rate: The calls per second; 0 for as many as possible.
+        apart: The seconds between the starts of two clients.
     """
 
     def __init__(
-        self, url: str, body: Path, kind: str, *, clients: int, rate: int = 0, apart: float = 0
+        self,
+        url: str,
+        body: Path,
+        content_type: str,
+        *,
+        clients: int,
+        rate: int = 0,
+        apart: float = 0,
     ) -> None:
         log = body.with_suffix(".log")
         words = ["h2load", "--h1", f"-c{clients}", f"--data={body}"]
-        words += [f"--header=content-type: {kind}", f"--log-file={log}"]
+        words += [f"--header=content-type: {content_type}", f"--log-file={log}"]
         if rate:
             words.append(f"--rps={rate / clients}")
         if apart:
-            words += ["--rate=1", f"--rate-period={apart * 1e3:.0f}ms", f"-n{rate * SECONDS}"]
+            words += ["--rate=1", f"--rate-period={apart * 1e3:.0f}ms", f"-n{rate * RUN_SECONDS}"]
         else:
-            words.append(f"-D{SECONDS}")
+            words.append(f"-D{RUN_SECONDS}")
         log.unlink(missing_ok=True)
         done = subprocess.run([*words, url], capture_output=True, text=True, check=True)
-        (taken,) = re.findall(r"status codes: (\d+) 2xx", done.stdout)
-        self.rate = int(taken) / SECONDS
+        (succeeded,) = re.findall(r"status codes: (\d+) 2xx", done.stdout)
+        self.rate = int(succeeded) / RUN_SECONDS
         self.failed = sum(map(int, re.findall(r"(\d+) [345]xx", done.stdout)))
         lines = [[*map(int, line.split())] for line in log.read_text().splitlines()]
         first = min(line[0] for line in lines)
-        # While every client calls, in microseconds.
-        window = range(first + int(clients * apart * 1e6), first + SECONDS * 10**6)
+        # The microseconds in which every client calls.
+        window = range(first + int(clients * apart * 1e6), first + RUN_SECONDS * 10**6)
         times = sorted(took / 1e6 for at, status, took in lines if status == 200 and at in window)
         self.p99 = times[int(len(times) * 0.99)] if times else float("inf")
 
@@ -88,7 +99,7 @@ def processes(parent: int) -> list[int]:
 
 
 def seconds_of(pids: list[int]) -> float:
-    """The processor time that processes have taken."""
+    """The processor time that processes have used."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -107,19 +118,21 @@ def peak_of(pids: list[int]) -> float:
 
 @contextlib.contextmanager
 def relay(name: str, folder: Path, workers: int = WORKERS) -> Iterator[tuple[str, int]]:
-    """Run a relay: its URL and process id."""
+    """Run a relay until the block ends. Yields its URL and process id."""
     port = free_port()
     if name == "ours":
         words = ["-m", "tbot_otel", "relay", f"--listen=127.0.0.1:{port}", f"--workers={workers}"]
     else:
         words = ["-m", "granian", "--interface=asgi", "--loop=uvloop", "--no-ws", f"--port={port}"]
-        # As many connections as ours takes.
+        # As many connections as ours accepts.
         words += ["--backlog=4096", "--backpressure=8192"]
         words += [f"--workers={workers}", f"{name}_relay:application"]
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    with running([sys.executable, *words], folder / f"{name}-{workers}.log", port) as process:
+    with running_server(
+        [sys.executable, *words], folder / f"{name}-{workers}.log", port
+    ) as process:
         time.sleep(2)
         yield f"http://127.0.0.1:{port}{PATH}", process.pid
 
@@ -129,18 +142,18 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def yes(met: bool) -> str:
-    """Whether a goal is met."""
+def verdict(met: bool) -> str:
+    """The cell that says whether a goal is met."""
     return "yes" if met else "**no**"
 
 
 def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
-    """Measure."""
+    """Measure, and yield the rows of the page."""
     call, record = folder / "call", folder / "record"
-    call.write_bytes(request(SESSION, oneshot=False).to_binary())
+    call.write_bytes(build_request(SESSION, oneshot=False).to_binary())
     event = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
-    session = Session.reported(SESSION, time.time_ns())
-    batch = [readable(of_start(event, session))]
+    session = Session.from_report(SESSION, time.time_ns())
+    batch = [to_readable(start_record(event, session))]
     record.write_bytes(encode_logs(batch).SerializeToString())
 
     def direct(clients: int) -> Load:
@@ -152,25 +165,25 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
         relay("plain", folder, 1) as (single, _),
     ):
 
-        def loaded(to: str, clients: int, rate: int = 0, apart: float = 0) -> Load:
+        def load_relay(to: str, clients: int, rate: int = 0, apart: float = 0) -> Load:
             return Load(to, call, "application/proto", clients=clients, rate=rate, apart=apart)
 
-        loaded(url, 32)
+        load_relay(url, 32)
         rates: dict[int, dict[str, float]] = {}
         costs: dict[int, float] = {}
-        for clients in CLIENTS:
-            seen: dict[str, list[float]] = {"ours": [], "direct": [], "plain": [], "single": []}
-            spent = []
+        for clients in CLIENT_COUNTS:
+            samples: dict[str, list[float]] = {"ours": [], "direct": [], "plain": [], "single": []}
+            used = []
             for _ in range(runs):
                 before = seconds_of(processes(pid))
-                load = loaded(url, clients)
-                spent.append((seconds_of(processes(pid)) - before) / (load.rate * SECONDS))
-                seen["ours"].append(load.rate)
-                seen["direct"].append(direct(clients).rate)
-                seen["plain"].append(loaded(plain, clients).rate)
-                seen["single"].append(loaded(single, clients).rate)
-            rates[clients] = {name: statistics.median(values) for name, values in seen.items()}
-            costs[clients] = statistics.median(spent)
+                load = load_relay(url, clients)
+                used.append((seconds_of(processes(pid)) - before) / (load.rate * RUN_SECONDS))
+                samples["ours"].append(load.rate)
+                samples["direct"].append(direct(clients).rate)
+                samples["plain"].append(load_relay(plain, clients).rate)
+                samples["single"].append(load_relay(single, clients).rate)
+            rates[clients] = {name: statistics.median(values) for name, values in samples.items()}
+            costs[clients] = statistics.median(used)
         best = max(rates, key=lambda clients: rates[clients]["ours"])
         for side, against, goal in (
             ("direct", "the Collector's own, single-record posts", 0.4),
@@ -179,33 +192,41 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
         ):
             for clients, rate in rates.items():
                 ratio = rate["ours"] / rate[side]
-                told = goal and clients == best
-                judged = (f">= {goal}", yes(ratio >= goal)) if told else ("-", "-")
+                has_goal = goal and clients == best
+                goal_cells = (f">= {goal}", verdict(ratio >= goal)) if has_goal else ("-", "-")
                 yield row(
                     f"acknowledged starts a second, {clients:,} clients",
                     *(against, f"{rate['ours']:,.0f}", f"{rate[side]:,.0f}", f"{ratio:.2f}"),
-                    *judged,
+                    *goal_cells,
                 )
         half = int(rates[best]["ours"] / 2)
         for apart, what, goal in (
-            (APART, "p99 at half of that rate, 256 clients", 25e-3),
+            (SECONDS_BETWEEN_CLIENTS, "p99 at half of that rate, 256 clients", 25e-3),
             (0, "the same, and the 256 call at the same moment", 0),
         ):
-            seconds = statistics.median([loaded(url, 256, half, apart).p99 for _ in range(runs)])
-            judged = (f"<= {goal * 1e3:.0f} ms", yes(seconds <= goal)) if goal else ("-", "-")
-            yield row(what, "-", f"{seconds * 1e3:.1f} ms", "-", "-", *judged)
+            seconds = statistics.median(
+                [load_relay(url, 256, half, apart).p99 for _ in range(runs)]
+            )
+            goal_cells = (
+                (f"<= {goal * 1e3:.0f} ms", verdict(seconds <= goal)) if goal else ("-", "-")
+            )
+            yield row(what, "-", f"{seconds * 1e3:.1f} ms", "-", "-", *goal_cells)
         for clients, cost in costs.items():
-            grown = cost / costs[CLIENTS[0]]
-            cells = (f"{cost * 1e6:.0f} µs", f"{costs[CLIENTS[0]] * 1e6:.0f} µs", f"{grown:.2f}")
+            growth = cost / costs[CLIENT_COUNTS[0]]
+            cells = (
+                f"{cost * 1e6:.0f} µs",
+                f"{costs[CLIENT_COUNTS[0]] * 1e6:.0f} µs",
+                f"{growth:.2f}",
+            )
             what = f"processor time of a start, {clients:,} clients"
-            yield row(what, f"{CLIENTS[0]} clients", *cells, "<= 1.1", yes(grown <= 1.1))
+            yield row(what, f"{CLIENT_COUNTS[0]} clients", *cells, "<= 1.1", verdict(growth <= 1.1))
         peak = peak_of(processes(pid))
     with relay("empty", folder) as (url, pid):
-        Load(url, call, "application/proto", clients=CLIENTS[-1])
+        Load(url, call, "application/proto", clients=CLIENT_COUNTS[-1])
         empty = peak_of(processes(pid))
     cells = (f"{peak:.0f} MiB", f"{empty:.0f} MiB", f"{peak / empty:.2f}")
-    what = f"peak memory of a worker, {CLIENTS[-1]:,} clients"
-    yield row(what, "empty handler", *cells, "<= 2", yes(peak <= 2 * empty))
+    what = f"peak memory of a worker, {CLIENT_COUNTS[-1]:,} clients"
+    yield row(what, "empty handler", *cells, "<= 2", verdict(peak <= 2 * empty))
 
 
 def main() -> None:
@@ -227,7 +248,7 @@ def main() -> None:
                     machine=machine,
                     workers=WORKERS,
                     runs=runs,
-                    seconds=SECONDS,
+                    seconds=RUN_SECONDS,
                 ),
                 flush=True,
             )

@@ -1,7 +1,7 @@
 """Measures this package against the bare interpreter and the plain SDK, and prints a page.
 
-Every figure is of a process of its own, both sides of a row by turns, with compiled bytecode, in an
-environment that holds nothing but what the row is about.
+Each figure comes from processes of its own. Both sides of a row run by turns, with compiled
+bytecode, in a minimal environment.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -27,29 +27,22 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from collectors import (  # noqa: E402 - found by the line above
-    Official,
-    Rotel,
-    build_official,
-    free_port,
-    silent,
-)
+from support.agent import AGENT_PATH  # noqa: E402 - found by the line above
+from support.collectors import Official, build_official  # noqa: E402 - as above
+from support.processes import free_port  # noqa: E402 - as above
+from support.standins import silent_port  # noqa: E402 - as above
 from tbot_otel import (  # noqa: E402 - as above
-    ExporterConfigurationError,
     Session,
     StartEvent,
-    destination,
 )
-from tbot_otel.record import of_start, readable  # noqa: E402 - as above
+from tbot_otel.record import start_record, to_readable  # noqa: E402 - as above
 
 PROTOCOLS = ("http/protobuf", "grpc")
-# Where its exporter is installed; rotel refuses it.
-JSON = "http/json"
-MOST_EXITS = 5
-MOST_LAUNCHES = 20
-MOST_REPORTS = 10
-GONE_AFTER = 30.0
-PATIENCE = 60.0
+MAX_EXIT_RUNS = 5
+MAX_LAUNCH_RUNS = 20
+MAX_REPORT_RUNS = 10
+MEMORY_CHECK_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 
 BARE = ("-c", "pass")
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
@@ -58,8 +51,8 @@ PLAIN = str(HERE / "plain_sdk.py")
 CALL = str(HERE / "call.py")
 BATCH = str(HERE / "batch.py")
 REPORT = str(HERE / "report.py")
-# A tbot that stays, and reports by the one address.
-DAEMON = (str(ROOT / "tests" / "agent.py"), "--daemon", "--work", str(GONE_AFTER + 2))
+# A tbot that reports its start and keeps running.
+DAEMON = (AGENT_PATH, "--daemon", "--work", str(MEMORY_CHECK_SECONDS + 2))
 IMPORT = ("-c", "import opentelemetry.exporter.otlp.proto.http._log_exporter")
 
 HEAD = """\
@@ -68,17 +61,17 @@ HEAD = """\
 What `python benchmarks/run.py --runs {runs}` printed, on {python} with opentelemetry-sdk {sdk} and
 tbot-otel {ours}, {cores} cores ({machine}).
 
-Every time and peak memory (the resident set) is the median of many processes, ours and theirs by
-turns, with compiled bytecode. A ratio is ours to theirs, the median of the pairs', and judged as it
-is shown. A call of `record_start` is timed on top of `import opentelemetry.sdk._logs`, in the
-caller's thread; a later call is made while the first one's record is under way.
+Each time and peak memory (resident set) is the median of many processes. Ours and theirs run by
+turns, with compiled bytecode. A ratio is ours divided by theirs, the median over the pairs, and is
+compared with the goal as shown. A call of `record_start` is timed in the caller's thread, without
+`import opentelemetry.sdk._logs`. Later calls happen while the first record is being sent.
 
 | what | against | ours | theirs | ratio | goal | met | peak memory in MiB, ours / theirs |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 class Sample(NamedTuple):
-    """What a process took, and what it printed."""
+    """The time, the peak memory and the output of a process."""
 
     seconds: float
     mebibytes: float
@@ -89,15 +82,15 @@ Sides = tuple[list[Sample], list[Sample]]
 
 
 class Bench:
-    """Runs what is measured.
+    """Runs the processes.
 
     Args:
-        runs: How often each side of a row runs.
-        healthy: A healthy Collector for each protocol.
-        folder: The folder for compiled bytecode, and what else is written.
+        runs: The number of runs of each side of a row.
+        healthy: A healthy Collector.
+        folder: The folder for compiled bytecode and other files.
     """
 
-    def __init__(self, runs: int, healthy: dict[str, Rotel | Official], folder: str) -> None:
+    def __init__(self, runs: int, healthy: Official, folder: str) -> None:
         self.runs = runs
         self.healthy = healthy
         self.folder = folder
@@ -105,20 +98,20 @@ class Bench:
         self.environ = {**kept, "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
 
     def compile(self) -> None:
-        """Compile what either side may import."""
+        """Compile the modules that either side may import."""
         paths = sysconfig.get_paths()
         folders = {paths["stdlib"], paths["purelib"], paths["platlib"], str(ROOT / "src")}
         words = ["-m", "compileall", "-q", "-x", "/(test|tests|idlelib|lib2to3)/", *folders]
-        # What does not compile is imported by neither side: templates, other Pythons' files.
+        # Neither side imports the files that do not compile, such as templates.
         subprocess.run([sys.executable, *words], env=self.environ, capture_output=True, check=False)
 
     def sample(self, *words: str, status: int = 0, environ: dict[str, str] | None = None) -> Sample:
-        """Run this Python with words behind it.
+        """Run this Python, and measure it.
 
         Args:
-            words: The words behind ``python``.
-            status: The status that it must end with.
-            environ: The variables, beside those that it cannot do without.
+            words: The arguments of ``python``.
+            status: The expected exit status.
+            environ: Variables in addition to the minimal ones.
         """
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(HERE / "launch.py"), sys.executable, *words],
@@ -130,16 +123,16 @@ class Bench:
             process_group=0,
         )
         try:
-            output, errors = process.communicate(timeout=PATIENCE)
+            output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        *printed, measured = output.splitlines()
-        seconds, memory, ended = measured.split()
-        if int(ended) != status:
-            sys.exit(f"{' '.join(words)} ended with status {ended}: {errors}")
+        *lines, measurement = output.splitlines()
+        seconds, memory, actual_status = measurement.split()
+        if int(actual_status) != status:
+            sys.exit(f"{' '.join(words)} exited with status {actual_status}: {errors}")
         unit = 2**20 if sys.platform == "darwin" else 2**10
-        return Sample(float(seconds), int(memory) / unit, "\n".join(printed))
+        return Sample(float(seconds), int(memory) / unit, "\n".join(lines))
 
     def by_turns(
         self,
@@ -148,31 +141,31 @@ class Bench:
         *,
         status: int = 0,
         environ: dict[str, str] | None = None,
-        most: int | None = None,
+        max_runs: int | None = None,
     ) -> Sides:
-        """Run ours and theirs, again and again.
+        """Run ours and theirs by turns.
 
         Args:
-            ours: The words behind ``python`` that are measured.
-            theirs: The words that they are measured against.
-            status: The status that ours must end with; theirs must end with 0.
+            ours: The arguments of ``python`` to measure.
+            theirs: The arguments to compare with.
+            status: The expected exit status of ours; that of theirs is 0.
             environ: The variables of both.
-            most: The most runs, where they are long.
+            max_runs: The most runs, for long ones.
         """
         sides: Sides = ([], [])
-        for _ in range(min(self.runs, most or self.runs)):
+        for _ in range(min(self.runs, max_runs or self.runs)):
             sides[0].append(self.sample(*ours, status=status, environ=environ))
             sides[1].append(self.sample(*theirs, environ=environ))
         return sides
 
     @contextlib.contextmanager
     def collector(self, state: str, protocol: str = "http/protobuf") -> Iterator[dict[str, str]]:
-        """The variables of an opt-in that sends to a Collector in a state."""
+        """Variables that opt in and name a Collector in this state."""
         with contextlib.ExitStack() as stack:
             if state == "healthy":
-                endpoint = self.healthy[protocol].endpoint(protocol)
+                endpoint = self.healthy.endpoint(protocol)
             else:
-                port = free_port() if state == "refused" else stack.enter_context(silent())
+                port = free_port() if state == "refused" else stack.enter_context(silent_port())
                 endpoint = f"http://127.0.0.1:{port}"
             yield {
                 "TELEPORT_ANONYMOUS_TELEMETRY": "1",
@@ -180,9 +173,9 @@ class Bench:
                 "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             }
 
-    def received(self, protocol: str) -> int:
-        """How many starts the healthy Collector has received."""
-        found = map(str, self.healthy[protocol].resources())
+    def count_received(self) -> int:
+        """The number of starts that the healthy Collector has received."""
+        found = map(str, self.healthy.resources())
         return sum(resource.count("tbot.start") for resource in found)
 
 
@@ -193,32 +186,35 @@ def row(
     *,
     ratio: float | None = None,
     seconds: float | None = None,
-    more: float | None = None,
+    extra: float | None = None,
 ) -> str:
     """Return a row of the page.
 
     Args:
-        what: What is measured.
-        against: What it is measured against.
+        what: The measurement.
+        against: What it is compared with.
         sides: The samples of ours, and of theirs if there are any.
-        ratio: The goal, as a part of theirs.
-        seconds: The goal, as a time of ours.
-        more: The goal, as a time on top of theirs.
+        ratio: The goal as a ratio to theirs.
+        seconds: The goal as a time of ours.
+        extra: The goal as a time in addition to theirs.
     """
     times = [statistics.median(sample.seconds for sample in side) for side in sides if side]
     memory = [statistics.median(sample.mebibytes for sample in side) for side in sides if side]
-    shown = [_time(median) for median in times]
-    # By pairs, as what else the machine does drifts.
+    shown = [_format_time(median) for median in times]
+    # By pairs, because the load of the machine drifts.
     ratios = [ours.seconds / theirs.seconds for ours, theirs in zip(*sides, strict=False)]
     part = round(statistics.median(ratios), 2) if ratios else None
     goal, met = "-", "-"
     if ratio is not None and part is not None:
         goal, met = f"<= {ratio}", "yes" if part <= ratio else "**no**"
     if seconds is not None:
-        goal, met = f"<= {_time(seconds)}", "yes" if times[0] <= seconds else "**no**"
-        shown[0] += f" (worst {_time(max(sides[0]).seconds)})"
-    if more is not None:
-        goal, met = f"<= + {_time(more)}", "yes" if times[0] <= times[1] + more else "**no**"
+        goal, met = f"<= {_format_time(seconds)}", "yes" if times[0] <= seconds else "**no**"
+        shown[0] += f" (worst {_format_time(max(sides[0]).seconds)})"
+    if extra is not None:
+        goal, met = (
+            f"<= + {_format_time(extra)}",
+            "yes" if times[0] <= times[1] + extra else "**no**",
+        )
     cells = (
         *(what, against, shown[0], shown[1] if sides[1] else "-"),
         *("-" if part is None else f"{part:.2f}", goal, met),
@@ -227,14 +223,14 @@ def row(
     return f"| {' | '.join(cells)} |"
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     units = (("s", 1.0), ("ms", 1e3), ("µs", 1e6))
     unit, factor = next((pair for pair in units if seconds * pair[1] >= 1), units[-1])
     return f"{seconds * factor:.3g} {unit}"
 
 
-def silence(bench: Bench) -> Iterator[str]:
-    """What there is without consent: next to nothing."""
+def measure_no_consent(bench: Bench) -> Iterator[str]:
+    """The cost without consent."""
     for what, words, status, goal in (
         ("`import tbot_otel`", ("-c", "import tbot_otel"), 0, 1.15),
         ("process with `record_start`, not opted in", (START,), 0, 2.0),
@@ -245,8 +241,8 @@ def silence(bench: Bench) -> Iterator[str]:
         yield row(what, "bare interpreter", sides, ratio=goal)
 
 
-def call(bench: Bench) -> Iterator[str]:
-    """What `record_start` takes of its caller's time."""
+def measure_calls(bench: Bench) -> Iterator[str]:
+    """The time that `record_start` takes in its caller."""
     for state in ("healthy", "refused", "silent"):
         first, later, imported = [], [], []
         for _ in range(bench.runs):
@@ -259,40 +255,40 @@ def call(bench: Bench) -> Iterator[str]:
         what = f"call of `record_start`, Collector {state}"
         yield row(f"{what}: the first", "-", (first, []), seconds=1e-3)
         yield row(f"{what}: a later one", "-", (later, []), seconds=1e-3)
-        # An import statement is no call, so there is no goal.
+        # No goal: the import statement is not part of the call.
         yield row(f"{what}: the first and its import statement", "-", (imported, []))
 
 
-def start(bench: Bench) -> Iterator[str]:
-    """A process that records one start, and the Collector receives it."""
-    for protocol in bench.healthy:
-        before = bench.received(protocol)
+def measure_starts(bench: Bench) -> Iterator[str]:
+    """A process that records one start with a healthy Collector."""
+    for protocol in PROTOCOLS:
+        before = bench.count_received()
         with bench.collector("healthy", protocol) as environ:
             sides = bench.by_turns((START,), (PLAIN, protocol), environ=environ)
-        deadline = time.monotonic() + PATIENCE
-        while bench.received(protocol) < before + 2 * bench.runs:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while bench.count_received() < before + 2 * bench.runs:
             if time.monotonic() > deadline:
-                sys.exit(f"{protocol}: the Collector has not received every record")
+                sys.exit(f"{protocol}: the Collector did not receive every record")
             time.sleep(0.1)
         yield row(f"process with one start, {protocol}", "plain SDK", sides, ratio=1.0)
 
 
-def leave(bench: Bench) -> Iterator[str]:
-    """A process that records one start, and no Collector receives it."""
+def measure_exits(bench: Bench) -> Iterator[str]:
+    """A process that records one start without a working Collector."""
     for state in ("refused", "silent"):
         for protocol in PROTOCOLS:
             with bench.collector(state, protocol) as environ:
                 sides = bench.by_turns(
-                    (START,), (PLAIN, protocol), environ=environ, most=MOST_EXITS
+                    (START,), (PLAIN, protocol), environ=environ, max_runs=MAX_EXIT_RUNS
                 )
             what = f"process with one start, {protocol}, Collector {state}"
             yield row(what, "plain SDK", sides, seconds=2.3)
 
 
-def batch(bench: Bench) -> Iterator[str]:
-    """What the exporter itself does to a record."""
-    # A process mostly is one start: a batch of many sessions is here to know, and has no goal.
-    for sessions, of, goal in (
+def measure_batches(bench: Bench) -> Iterator[str]:
+    """The exporter's own work on a record."""
+    # Most processes have one session, so there is no goal for a batch of many.
+    for sessions, origin, goal in (
         ("one", "the process's own session", 0.5),
         ("many", "as many sessions", None),
     ):
@@ -303,40 +299,40 @@ def batch(bench: Bench) -> Iterator[str]:
         )
         for side in (ours, theirs):
             side[:] = [sample._replace(seconds=float(sample.output)) for sample in side]
-        what = f"exporter's own work, a record of 512 of {of}"
+        what = f"exporter's own work, a record of 512 of {origin}"
         yield row(what, "OTLP encoding of the batch as received", (ours, theirs), ratio=goal)
 
 
-def launch(bench: Bench) -> Iterator[str]:
-    """What `tbot-otel run` adds to the start of a command."""
+def measure_launches(bench: Bench) -> Iterator[str]:
+    """The cost of `tbot-otel run` for the start of a command."""
     words = (COMMAND, "run", "--", "true")
     sides = bench.by_turns(words, BARE)
     yield row("`tbot-otel run -- true`, not opted in", "bare interpreter", sides, ratio=1.3)
     for state in ("healthy", "refused", "silent"):
         with bench.collector(state) as environ:
             ours, theirs = [], []
-            for _ in range(min(bench.runs, MOST_LAUNCHES)):
+            for _ in range(min(bench.runs, MAX_LAUNCH_RUNS)):
                 ours.append(bench.sample(*words, environ=environ))
-                # What the forwarder does meanwhile is in neither side.
-                wait_until(lambda: not forwarders())
+                # The forwarder's own work must not slow the other side.
+                wait_for_no_forwarder()
                 theirs.append(bench.sample(*BARE, environ=environ))
         what = f"`tbot-otel run -- true`, opted in, Collector {state}"
         yield row(what, "bare interpreter", (ours, theirs), ratio=1.6)
 
 
-def answer(bench: Bench) -> Iterator[str]:
-    """How long tbot waits for its answer."""
-    session = Session.reported("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", time.time_ns())
+def measure_responses(bench: Bench) -> Iterator[str]:
+    """The time until tbot gets its response."""
+    session = Session.from_report("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", time.time_ns())
     event = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
     record = Path(bench.folder) / "record"
-    record.write_bytes(encode_logs([readable(of_start(event, session))]).SerializeToString())
-    port = str(bench.healthy["http/protobuf"].http_port)
+    record.write_bytes(encode_logs([to_readable(start_record(event, session))]).SerializeToString())
+    port = str(bench.healthy.http_port)
     cold: list[Sample] = []
     imported: list[Sample] = []
     plain: list[Sample] = []
     warm: Sides = ([], [])
     command = (COMMAND, "run", "--", sys.executable, "-I", "-S", REPORT, port, str(record))
-    for _ in range(min(bench.runs, MOST_REPORTS)):
+    for _ in range(min(bench.runs, MAX_REPORT_RUNS)):
         with bench.collector("healthy") as environ:
             sample = bench.sample(*command, environ=environ)
         *pairs, first = sample.output.splitlines()
@@ -344,19 +340,19 @@ def answer(bench: Bench) -> Iterator[str]:
         for pair in pairs:
             for side, seconds in zip(warm, pair.split(), strict=True):
                 side.append(sample._replace(seconds=float(seconds)))
-        wait_until(lambda: not forwarders())
+        wait_for_no_forwarder()
         with bench.collector("healthy") as environ:
             imported.append(bench.sample(*IMPORT, environ=environ))
             plain.append(bench.sample(PLAIN, "http/protobuf", environ=environ))
-    what = "tbot's call to its answer, forwarder"
-    # The exporter imports its HTTP client when it is made, and so not on the other side.
+    what = "tbot's call to its response, forwarder"
+    # Only ours includes the HTTP client, which the exporter imports when it is constructed.
     yield row(f"{what} just forked", "importing the OTLP exporter", (cold, imported), ratio=1.5)
     yield row(f"{what} just forked", "plain SDK, process with one start", (cold, plain))
-    yield row(f"{what} ready", "Collector's own answer to the record", warm, more=5e-3)
+    yield row(f"{what} ready", "Collector's own response to the record", warm, extra=5e-3)
 
 
-def gone(bench: Bench) -> Iterator[str]:
-    """What is left of us when a report is delivered and tbot goes on."""
+def measure_memory_left(bench: Bench) -> Iterator[str]:
+    """The memory that this package uses after a delivered report, while tbot still runs."""
     with bench.collector("healthy") as environ:
         process = subprocess.Popen(
             [COMMAND, "run", "--", sys.executable, *DAEMON],
@@ -364,42 +360,42 @@ def gone(bench: Bench) -> Iterator[str]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        time.sleep(GONE_AFTER)
-        left = sum(forwarders().values())
-        output, _ = process.communicate(timeout=PATIENCE)
+        time.sleep(MEMORY_CHECK_SECONDS)
+        kibibytes = sum(forwarders().values())
+        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     if json.loads(output)["answer"] != "ok":
         sys.exit(f"the report was not delivered: {output}")
-    met = "**no**" if left else "yes"
-    what = f"memory of ours {GONE_AFTER:.0f} s after a delivered report"
-    yield f"| {what} | - | {left} KiB | - | - | 0 | {met} | - |"
+    met = "**no**" if kibibytes else "yes"
+    what = f"memory in use {MEMORY_CHECK_SECONDS:.0f} s after a delivered report"
+    yield f"| {what} | - | {kibibytes} KiB | - | - | 0 | {met} | - |"
 
 
 def forwarders() -> dict[int, int]:
-    """The forwarders on this machine: process id and resident memory in KiB."""
+    """The forwarders on this machine: process ids and resident memory in KiB."""
     command = ["ps", "-A", "-o", "pid=,rss=,args="]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     found = (line.split(maxsplit=3) for line in lines if f"{COMMAND} run " in line)
     return {int(pid): int(memory) for pid, memory, *_ in found}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
+def wait_for_no_forwarder() -> None:
+    """Wait until no forwarder runs."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while forwarders():
         if time.monotonic() > deadline:
-            sys.exit("a forwarder does not leave")
+            sys.exit("a forwarder does not exit")
         time.sleep(0.05)
 
 
 BENCHMARKS = {
-    "silence": silence,
-    "call": call,
-    "start": start,
-    "exit": leave,
-    "batch": batch,
-    "run": launch,
-    "answer": answer,
-    "gone": gone,
+    "no-consent": measure_no_consent,
+    "call": measure_calls,
+    "start": measure_starts,
+    "exit": measure_exits,
+    "batch": measure_batches,
+    "run": measure_launches,
+    "response": measure_responses,
+    "memory-left": measure_memory_left,
 }
 
 
@@ -408,7 +404,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument(
-        "--runs", type=int, default=40, help=f"runs of each side (exits: at most {MOST_EXITS})"
+        "--runs", type=int, default=40, help=f"runs of each side (exits: at most {MAX_EXIT_RUNS})"
     )
     options = parser.parse_args()
     if unknown := set(options.names) - BENCHMARKS.keys():
@@ -418,13 +414,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with contextlib.ExitStack() as stack:
-            rotel = stack.enter_context(Rotel(folder).running())
-            healthy: dict[str, Rotel | Official] = dict.fromkeys(PROTOCOLS, rotel)
-            with contextlib.suppress(ExporterConfigurationError):
-                destination.check(JSON)
-                official = Official(build_official(), folder)
-                healthy[JSON] = stack.enter_context(official.running())
-            bench = Bench(options.runs, healthy, temporary)
+            official = stack.enter_context(Official(build_official(), folder).running())
+            bench = Bench(options.runs, official, temporary)
             bench.compile()
             head = HEAD.format(
                 runs=options.runs,

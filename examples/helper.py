@@ -1,4 +1,4 @@
-"""A program that starts tbot once, and tells of the start if its user has opted in."""
+"""A program that starts tbot once, and reports the start if its user has opted in."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from tbot_otel import StartEvent, record_start
 
 
 def main() -> int:
-    """Start tbot, and return its status."""
+    """Start tbot, and return its exit status."""
     session = record_start(
         StartEvent(
             run_mode="one-shot",
@@ -18,9 +18,9 @@ def main() -> int:
             destinations_other=1,
         )
     )
-    # The record is sent while tbot runs. A program of yours starts tbot here.
+    # The record is sent while tbot runs. Your program starts tbot here.
     tbot = subprocess.run([sys.executable, "-c", "print('tbot runs')"], check=False)
-    # Not needed for delivery: a process that exits waits for its record, for a moment.
+    # Optional: at exit, the process waits briefly for its record anyway.
     outcome = session.flush(2.0)
     print(f"telemetry: {outcome.status.value}, {outcome.reason}", file=sys.stderr)
     return tbot.returncode

@@ -1,6 +1,6 @@
-"""A start, into whatever OpenTelemetry pipeline this process is configured with.
+"""Records a start into the OpenTelemetry pipeline that this process is configured with.
 
-Run it under opentelemetry-instrument, with OTEL_LOGS_EXPORTER=tbot or with an OTEL_CONFIG_FILE.
+Run it with opentelemetry-instrument, and OTEL_LOGS_EXPORTER=tbot or an OTEL_CONFIG_FILE.
 """
 
 import sys
@@ -11,9 +11,9 @@ from tbot_otel import StartEvent, record_start
 
 
 def main() -> None:
-    """Record a start, and say what came of it."""
+    """Record a start, and print the outcome."""
     event = StartEvent(run_mode="daemon", version="18.3.0", join_type="kubernetes")
-    outcome = record_start(event, logger_provider=get_logger_provider()).flush(5.0)
+    outcome = record_start(event, logger_provider=get_logger_provider()).flush(10.0)
     print(f"telemetry: {outcome.status.value}, {outcome.reason}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: Collectors, a clean environment, and no silent skip where it counts."""
+"""Fixtures that the tests share: Collectors and a clean environment."""
 
 import os
 import shutil
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from collectors import Official, Rotel, build_official
+from support.collectors import Collector, MakeCollector, Official, Rotel, build_official
 
-_FAMILIES = ("OTEL_", "TELEPORT_", "_TBOT_", "DO_NOT_TRACK")
+_PREFIXES = ("OTEL_", "TELEPORT_", "_TBOT_", "DO_NOT_TRACK")
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what the machine has set out of the tests."""
+    """Remove the machine's own settings of telemetry."""
     for name in os.environ:
-        if name.startswith(_FAMILIES):
+        if name.startswith(_PREFIXES):
             monkeypatch.delenv(name)
 
 
@@ -28,7 +28,7 @@ def opted_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
-    """A rotel, for all tests."""
+    """A rotel. Its tests are left out where it does not run."""
     with Rotel(tmp_path_factory.mktemp("rotel")).running() as collector:
         yield collector
 
@@ -43,17 +43,49 @@ def official_binary() -> Path:
 
 @pytest.fixture(scope="session")
 def official(official_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Official]:
-    """An official Collector, for all tests."""
+    """An official Collector."""
     folder = tmp_path_factory.mktemp("official")
     with Official(official_binary, folder).running() as collector:
         yield collector
+
+
+@pytest.fixture(scope="session")
+def collector(request: pytest.FixtureRequest) -> Collector:
+    """A Collector: rotel, or the official one where rotel does not run."""
+    collector: Collector = request.getfixturevalue("official" if Rotel.problem() else "rotel")
+    return collector
+
+
+@pytest.fixture
+def make_collector(request: pytest.FixtureRequest) -> MakeCollector:
+    """Make a Collector that does not run yet: of the same kind as ``collector``."""
+    if Rotel.problem() is None:
+        return Rotel
+    binary: Path = request.getfixturevalue("official_binary")
+    return lambda folder, http_port: Official(binary, folder, http_port)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of rotel where it does not run."""
+    if Rotel.problem() is None:
+        return
+    left_out = [item for item in items if "rotel" in getattr(item, "fixturenames", ())]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out."""
+    if problem := Rotel.problem():
+        terminalreporter.write_line(f"tests of rotel left out: it does not run here ({problem})")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail what is skipped in continuous integration: there, nothing may be missing."""
+    """Fail skipped tests in continuous integration, where nothing may be missing."""
     report = yield
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"

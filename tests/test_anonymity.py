@@ -1,4 +1,4 @@
-"""Anonymity: put secrets wherever they could come from, and search what a socket received.
+"""Anonymity: secrets are put in every place, and searched for in everything that was sent.
 
 ``HYPOTHESIS_PROFILE=long`` tries ten times as many examples.
 """
@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import re
 import shlex
 import socketserver
@@ -19,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib.metadata import distributions
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +28,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import requests
 import yaml
-from google.protobuf import json_format
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import baggage
 from opentelemetry._logs import LogRecord
@@ -50,58 +47,46 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from collectors import run
+from support.fuzzing import examples
+from support.otlp import PROTOCOLS
+from support.processes import run_python
 from tbot_otel import (
     InvalidEventError,
     StartEvent,
     Status,
     TbotLogExporter,
     __version__,
-    destination,
     record_start,
 )
 from tbot_otel.cli import main
-from tbot_otel.events import OTHER, RESOURCE, START
+from tbot_otel.registry import OTHER, RESOURCE, START
 
-INSTALLED = {distribution.name for distribution in distributions()}
-PROTOCOLS = [name for name, package in destination.PACKAGES.items() if package in INSTALLED]
-
-
-def examples(number: int, *, large: bool = False) -> settings:
-    """Try so many examples; if one fails, look for a smaller one unless they are large."""
-    return settings(
-        max_examples=number * (10 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1),
-        deadline=None,
-        derandomize=False,  # not even where CI is set
-        print_blob=True,
-        phases=[phase for phase in Phase if phase is not Phase.shrink or not large],
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+pytestmark = pytest.mark.integration
 
 
-class Received(NamedTuple):
-    """A request as it came over the socket: what is before its body, and that."""
+class ReceivedRequest(NamedTuple):
+    """A request as received: the bytes before its body, and the body."""
 
     head: bytes
     body: bytes
 
 
-class Wire:
-    """A server on loopback that keeps all that it is sent, and gives a cookie for it."""
+class RecordingServer:
+    """A server on loopback that keeps each request, and sets a cookie in its responses."""
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
         self.port = 0
-        self._received: list[Received] = []
+        self._received: list[ReceivedRequest] = []
 
-    def take(self) -> list[Received]:
-        """What it has received since it was asked last."""
-        taken, self._received = self._received, []
-        return taken
+    def take_received(self) -> list[ReceivedRequest]:
+        """Return the requests since the last call."""
+        received, self._received = self._received, []
+        return received
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables of a process that has opted in, and sends here."""
+        """The variables of a process that has opted in and sends to this server."""
         return {
             "TELEPORT_ANONYMOUS_TELEMETRY": "1",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
@@ -109,14 +94,14 @@ class Wire:
         }
 
     @contextlib.contextmanager
-    def running(self) -> Iterator["Wire"]:
+    def running(self) -> Iterator["RecordingServer"]:
         """Serve until the block ends."""
         with self._grpc() if self.protocol == "grpc" else self._http():
             yield self
 
     @contextlib.contextmanager
     def _http(self) -> Iterator[None]:
-        wire = self
+        outer = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -127,7 +112,7 @@ class Wire:
                         head += line
                     length = re.search(rb"(?i)\ncontent-length: ([0-9]+)", head)
                     body = self.rfile.read(int(length[1]) if length else 0)
-                    wire._received.append(Received(head, body))
+                    outer._received.append(ReceivedRequest(head, body))
                     self.wfile.write(
                         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: id=1; Path=/\r\n\r\n"
                     )
@@ -146,7 +131,7 @@ class Wire:
         def export(body: bytes, context: Any) -> bytes:
             metadata = context.invocation_metadata()
             head = "".join(f"{entry.key}: {entry.value}\r\n" for entry in metadata)
-            self._received.append(Received(head.encode(), body))
+            self._received.append(ReceivedRequest(head.encode(), body))
             return b""
 
         server = grpc.server(ThreadPoolExecutor(2))
@@ -162,22 +147,22 @@ class Wire:
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
-def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    """A server, of each protocol that can be spoken here."""
-    with Wire(request.param).running() as server:
-        yield server
+def server(request: pytest.FixtureRequest) -> Iterator[RecordingServer]:
+    """A server for each protocol."""
+    with RecordingServer(request.param).running() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Wire]:
-    """A server of the protocol that is spoken unless another is asked for."""
-    with Wire("http/protobuf").running() as server:
-        yield server
+def http_server() -> Iterator[RecordingServer]:
+    """A server for the default protocol."""
+    with RecordingServer("http/protobuf").running() as running:
+        yield running
 
 
 @contextlib.contextmanager
-def overheard(environ: Mapping[str, str]) -> Iterator[io.StringIO]:
-    """Set variables, and listen to what is printed, and to what our own logger says."""
+def captured_output(environ: Mapping[str, str]) -> Iterator[io.StringIO]:
+    """Set variables, and capture standard output, standard error and this package's log."""
     output = io.StringIO()
     logger = logging.getLogger("tbot_otel")
     handler = logging.StreamHandler(output)
@@ -195,62 +180,61 @@ def overheard(environ: Mapping[str, str]) -> Iterator[io.StringIO]:
             logger.removeHandler(handler)
 
 
-# What a record may be
+# What a record may contain.
 
 
 @cache
 def schema() -> jsonschema.Draft202012Validator:
-    """What ``tbot-otel events --json`` prints."""
-    with overheard({}) as output:
+    """The schema that ``tbot-otel events --json`` prints."""
+    with captured_output({}) as output:
         assert main(["events", "--json"]) == 0
     return jsonschema.Draft202012Validator(json.loads(output.getvalue()))
 
 
-HEADERS = {
+ALLOWED_HEADERS = {
     *("accept", "accept-encoding", "connection", "content-length", "content-type", "host"),
     "user-agent",
 }
 
 
-class Sent(NamedTuple):
-    """What a request says."""
+class ParsedRequest(NamedTuple):
+    """The content of a request."""
 
     session: str
     attributes: dict[str, str | int]
     request: ExportLogsServiceRequest
 
 
-def read(received: Received) -> Sent:
-    """Check that a request is one record of the registry and nothing besides, and read it."""
+def parse_request(received: ReceivedRequest) -> ParsedRequest:
+    """Check that a request is one record of the registry and nothing else, and parse it."""
     names = {name.decode().lower() for name in re.findall(rb"(?m)^([^:\r\n]+): ", received.head)}
-    assert names <= HEADERS
-    as_json = received.body.startswith(b"{")
+    assert names <= ALLOWED_HEADERS
     request = ExportLogsServiceRequest()
-    if as_json:
-        json_format.Parse(received.body, request)
-    else:
-        request.ParseFromString(received.body)
+    request.ParseFromString(received.body)
     (logs,) = request.resource_logs
     (scope_logs,) = logs.scope_logs
     (record,) = scope_logs.log_records
-    resource, attributes = plain(logs.resource.attributes), plain(record.attributes)
-    # Whoever writes all of this into a new request must come to the same bytes.
-    anew = ExportLogsServiceRequest()
-    logs_anew = anew.resource_logs.add()
-    logs_anew.resource.attributes.extend(logs.resource.attributes)
-    scope_anew = logs_anew.scope_logs.add()
-    scope_anew.scope.name, scope_anew.scope.version = "tbot_otel", __version__
-    scope_anew.log_records.add(
+    resource, attributes = (
+        typed_attributes(logs.resource.attributes),
+        typed_attributes(record.attributes),
+    )
+    # A request rebuilt from these fields alone has the same bytes: there are no other fields.
+    rebuilt = ExportLogsServiceRequest()
+    logs_rebuilt = rebuilt.resource_logs.add()
+    logs_rebuilt.resource.attributes.extend(logs.resource.attributes)
+    scope_rebuilt = logs_rebuilt.scope_logs.add()
+    scope_rebuilt.scope.name, scope_rebuilt.scope.version = "tbot_otel", __version__
+    scope_rebuilt.log_records.add(
         time_unix_nano=record.time_unix_nano,
         observed_time_unix_nano=record.observed_time_unix_nano,
         severity_number=9,
         severity_text="INFO",
         event_name="tbot.start",
-        body=AnyValue() if record.HasField("body") else None,  # the newest SDK writes an empty one
+        body=AnyValue() if record.HasField("body") else None,  # the newest SDK writes an empty body
         attributes=record.attributes,
     )
-    assert request == anew
-    assert as_json or received.body == anew.SerializeToString()
+    assert request == rebuilt
+    assert received.body == rebuilt.SerializeToString()
     schema().validate(
         {"event_name": record.event_name, "attributes": attributes, "resource": resource}
     )
@@ -259,11 +243,11 @@ def read(received: Received) -> Sent:
     assert attributes.keys() | optional == {item.name for item in START.attributes}
     session = uuid.UUID(str(resource["session.id"]))
     assert (session.version, session.variant) == (4, uuid.RFC_4122)
-    return Sent(str(session), attributes, request)
+    return ParsedRequest(str(session), attributes, request)
 
 
-def plain(attributes: Any) -> dict[str, str | int]:
-    """Attributes as a dict; no key may come twice, and no value be of another type."""
+def typed_attributes(attributes: Any) -> dict[str, str | int]:
+    """Return attributes as a dict, and check that keys are unique and values are text or ints."""
     assert len({attribute.key for attribute in attributes}) == len(attributes)
     kinds = {attribute.value.WhichOneof("value") for attribute in attributes}
     assert kinds <= {"string_value", "int_value"}
@@ -273,23 +257,23 @@ def plain(attributes: Any) -> dict[str, str | int]:
     }
 
 
-# What a secret may be
+# Values that identify.
 
 
 def matching(pattern: str) -> st.SearchStrategy[str]:
-    """Texts that match a pattern."""
+    """Texts that match a whole pattern."""
     return st.from_regex(pattern, fullmatch=True)
 
 
-MACS = st.binary(min_size=6, max_size=6)
-# Forms that identify: policy has to refuse each of them, wherever it stands.
+MAC_ADDRESSES = st.binary(min_size=6, max_size=6)
+# Policy has to refuse each of these forms in every field.
 IDENTITIES = st.one_of(
     matching("[a-z]{3,9}(-[a-z0-9]{1,5})?([.][a-z]{2,9}){2}"),
     matching("ip(-[1-9][0-9]{0,2}){4}"),
     st.ip_addresses(v=4).filter(lambda address: not address.is_loopback).map(str),
     st.ip_addresses(v=6).map(str),
-    MACS.map(lambda mac: mac.hex(":")),
-    MACS.map(lambda mac: mac.hex("-").upper()),
+    MAC_ADDRESSES.map(lambda mac: mac.hex(":")),
+    MAC_ADDRESSES.map(lambda mac: mac.hex("-").upper()),
     st.emails(),
     st.uuids(version=1).map(str),
     st.uuids(version=4).map(str),
@@ -302,7 +286,7 @@ IDENTITIES = st.one_of(
     st.binary(min_size=20, max_size=20).map(lambda key: base64.b64encode(key).decode()),
 )
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=30)
-# All of ours is ASCII, so that no text can be in it by chance.
+# Everything that may leave is ASCII, so no such text can match by chance.
 SECRETS = IDENTITIES | TEXTS.filter(lambda text: not text.isascii())
 VALUES: st.SearchStrategy[Any] = st.recursive(
     SECRETS | SECRETS.map(str.encode) | st.none() | st.booleans() | st.integers() | st.floats(),
@@ -311,7 +295,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-NO_COUNTS = (
+INVALID_COUNTS = (
     st.booleans()
     | st.floats(0, 9)
     | st.integers(max_value=-1)
@@ -320,21 +304,21 @@ NO_COUNTS = (
 )
 
 
-def leaves(value: object) -> Iterator[str | bytes]:
-    """All texts in a value, keys included, that are too long to be anywhere by chance."""
+def long_texts(value: object) -> Iterator[str | bytes]:
+    """All texts in a value, including keys, that are too long to match by chance."""
     if isinstance(value, str | bytes):
         if len(value) >= 8:
             yield value
     elif isinstance(value, Mapping):
         for pair in value.items():
-            yield from leaves(pair)
+            yield from long_texts(pair)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from leaves(item)
+            yield from long_texts(item)
 
 
-def traces(secret: str | bytes) -> Iterator[bytes]:
-    """The forms in which a secret could be found again."""
+def encodings(secret: str | bytes) -> Iterator[bytes]:
+    """The forms in which a secret could be sent or printed."""
     if isinstance(secret, bytes):
         secret = secret.decode()
     yield from (secret.encode(), quote(secret).encode(), json.dumps(secret)[1:-1].encode())
@@ -346,27 +330,27 @@ def traces(secret: str | bytes) -> Iterator[bytes]:
         yield IPv6Address(secret).packed
 
 
-def assert_absent(secrets: object, *places: bytes | str) -> None:
-    """Search places for secrets."""
-    for place in places:
-        found = place.encode(errors="surrogateescape") if isinstance(place, str) else place
-        for secret in leaves(secrets):
-            for trace in traces(secret):
-                assert trace.lower() not in found.lower()
+def assert_absent(secrets: object, *texts: bytes | str) -> None:
+    """Check that no text contains a secret."""
+    for text in texts:
+        found = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+        for secret in long_texts(secrets):
+            for encoding in encodings(secret):
+                assert encoding.lower() not in found.lower()
 
 
-def assert_sent(wire: Wire, secrets: object) -> Sent:
-    """Check that one record was received, and none of the secrets."""
-    (received,) = wire.take()
+def assert_one_record_sent(server: RecordingServer, secrets: object) -> ParsedRequest:
+    """Check that one record and none of the secrets was received, and return it."""
+    (received,) = server.take_received()
     assert_absent(secrets, *received)
-    return read(received)
+    return parse_request(received)
 
 
-# Where they come from
+# Where the values come from.
 
 
-class Places(NamedTuple):
-    """The secrets of one process, by where they stand."""
+class Secrets(NamedTuple):
+    """The secrets of one process, by their place."""
 
     environ: str
     service: str
@@ -389,8 +373,8 @@ class Places(NamedTuple):
 
 
 ATTRIBUTES = st.dictionaries(SECRETS, SECRETS, max_size=3)
-PLACES = st.builds(
-    Places,
+SECRET_SETS = st.builds(
+    Secrets,
     helper=IDENTITIES,
     resource=ATTRIBUTES,
     scope_attributes=ATTRIBUTES,
@@ -403,8 +387,8 @@ PLACES = st.builds(
     **dict.fromkeys(("scope", "scope_version", "tracestate", "baggage"), SECRETS),
     **dict.fromkeys(("severity", "exception"), SECRETS),
 )
-# A record's own attributes, with what must not be in them.
-WRONG = st.fixed_dictionaries(
+# Values that must not leave, in a record's own attributes.
+INVALID_ATTRIBUTES = st.fixed_dictionaries(
     {},
     optional={
         "tbot.run_mode": SECRETS | VALUES,
@@ -414,11 +398,11 @@ WRONG = st.fixed_dictionaries(
         "tbot.helper_version": SECRETS | VALUES,
     },
 )
-COUNTS = [item.name for item in START.attributes if item.type == "int"]
+COUNT_NAMES = [item.name for item in START.attributes if item.type == "int"]
 
 
-def variables(secrets: Places) -> dict[str, str]:
-    """The environment of a process with secrets in it."""
+def environ_with(secrets: Secrets) -> dict[str, str]:
+    """Variables that contain secrets."""
     attributes = {"host.name": secrets.environ, "session.id": secrets.session}
     return {
         "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{k}={quote(v)}" for k, v in attributes.items()),
@@ -431,8 +415,8 @@ def variables(secrets: Places) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def tracing(trace: str, span: str, state: str, item: str) -> Iterator[Context]:
-    """Run a block in an active span, with baggage."""
+def active_span(trace: str, span: str, state: str, item: str) -> Iterator[Context]:
+    """Run a block with an active span and baggage."""
     flags, tracestate = TraceFlags(TraceFlags.SAMPLED), TraceState([("vendor", state)])
     parent = SpanContext(int(trace, 16), int(span, 16), False, flags, tracestate)
     active = set_span_in_context(NonRecordingSpan(parent))
@@ -443,8 +427,8 @@ def tracing(trace: str, span: str, state: str, item: str) -> Iterator[Context]:
         detach(token)
 
 
-class AtOnce(SimpleLogRecordProcessor):
-    """A processor that exports in the span and with the baggage of whoever emits."""
+class SynchronousProcessor(SimpleLogRecordProcessor):
+    """A processor that exports within the caller's span and baggage."""
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Export a record."""
@@ -454,16 +438,16 @@ class AtOnce(SimpleLogRecordProcessor):
 
 
 @contextlib.contextmanager
-def pipeline(
+def pipeline_with_secrets(
     exporter: TbotLogExporter,
-    secrets: Places,
+    secrets: Secrets,
     environ: dict[str, str],
     processor: type[SimpleLogRecordProcessor] = SimpleLogRecordProcessor,
 ) -> Iterator[tuple[LoggerProvider, Context, io.StringIO]]:
-    """Run a block with secrets around it: a provider, an active span, baggage, variables."""
+    """Run a block with secrets in the provider, the active span, the baggage and the variables."""
     with (
-        overheard(environ | variables(secrets)) as output,
-        tracing(secrets.trace, secrets.span, secrets.tracestate, secrets.baggage) as active,
+        captured_output(environ | environ_with(secrets)) as output,
+        active_span(secrets.trace, secrets.span, secrets.tracestate, secrets.baggage) as active,
     ):
         attributes = {"host.name": secrets.environ, "session.id": secrets.session}
         resource = Resource.create(attributes | secrets.resource, secrets.schema)
@@ -474,85 +458,89 @@ def pipeline(
 
 
 @pytest.fixture(scope="module")
-def exporter(wire: Wire) -> Iterator[TbotLogExporter]:
-    """An exporter of ours, as a pipeline has it."""
-    suffix = "" if wire.protocol == "grpc" else "/v1/logs"
-    endpoint = f"http://127.0.0.1:{wire.port}{suffix}"
-    exporter = TbotLogExporter(protocol=wire.protocol, endpoint=endpoint)
+def exporter(server: RecordingServer) -> Iterator[TbotLogExporter]:
+    """A TbotLogExporter for the server."""
+    suffix = "" if server.protocol == "grpc" else "/v1/logs"
+    endpoint = f"http://127.0.0.1:{server.port}{suffix}"
+    exporter = TbotLogExporter(protocol=server.protocol, endpoint=endpoint)
     yield exporter
     exporter.shutdown()
 
 
 @pytest.fixture(scope="module")
-def instrumented() -> Iterator[None]:
-    """Have HTTP requests carry the active span and the baggage."""
+def instrumented_requests() -> Iterator[None]:
+    """Add the active span and the baggage to HTTP requests."""
     RequestsInstrumentor().instrument()
     yield
     RequestsInstrumentor().uninstrument()
 
 
-@pytest.mark.usefixtures("instrumented")
+@pytest.mark.usefixtures("instrumented_requests")
 @examples(60, large=True)
 @given(
-    secrets=PLACES,
-    wrong=WRONG,
-    counts=st.fixed_dictionaries(dict.fromkeys(COUNTS, st.integers(0, 2**31 - 1))),
-    processor=st.sampled_from([SimpleLogRecordProcessor, AtOnce]),
+    secrets=SECRET_SETS,
+    invalid=INVALID_ATTRIBUTES,
+    counts=st.fixed_dictionaries(dict.fromkeys(COUNT_NAMES, st.integers(0, 2**31 - 1))),
+    processor=st.sampled_from([SimpleLogRecordProcessor, SynchronousProcessor]),
 )
 def test_pipeline(
     *,
-    wire: Wire,
+    server: RecordingServer,
     exporter: TbotLogExporter,
-    secrets: Places,
-    wrong: dict[str, Any],
+    secrets: Secrets,
+    invalid: dict[str, Any],
     counts: dict[str, int],
     processor: type[SimpleLogRecordProcessor],
 ) -> None:
-    """Of a start that anybody emits, only what the registry knows leaves."""
-    with pipeline(exporter, secrets, wire.environ, processor) as (provider, active, output):
+    """Only the registry's attributes leave from a start that any code emits."""
+    with pipeline_with_secrets(exporter, secrets, server.environ, processor) as (
+        provider,
+        active,
+        output,
+    ):
         record = LogRecord(
             context=active,
             body=secrets.body,
             severity_text=secrets.severity,
-            attributes={"tbot.join_type": "iam", **counts, **wrong, **secrets.attributes},
+            attributes={"tbot.join_type": "iam", **counts, **invalid, **secrets.attributes},
             event_name="tbot.start",
         )
         record.exception = ValueError(secrets.exception)
         scope = secrets.scope, secrets.scope_version, secrets.schema, secrets.scope_attributes
         provider.get_logger(*scope).emit(record)
-        sent = assert_sent(wire, [secrets, *wrong.values()])
-    assert_absent([*wrong.values()], output.getvalue())
+        sent = assert_one_record_sent(server, [secrets, *invalid.values()])
+    assert_absent([*invalid.values()], output.getvalue())
     assert sent.attributes == {
         "tbot.run_mode": OTHER,
         "tbot.version": OTHER,
-        "tbot.join_type": OTHER if "tbot.join_type" in wrong else "iam",
+        "tbot.join_type": OTHER if "tbot.join_type" in invalid else "iam",
         **counts,
     }
 
 
-@pytest.mark.usefixtures("instrumented")
+@pytest.mark.usefixtures("instrumented_requests")
 @examples(40, large=True)
 @given(
-    secrets=PLACES,
+    secrets=SECRET_SETS,
     version=st.sampled_from(["18.3.0+{}", "18.3.0-{}", "18.3.0-dev.{}", "18.3.0-dev.{}.1+x"]),
     tail=IDENTITIES,
     private=st.booleans(),
 )
 def test_record_start(
     *,
-    wire: Wire,
+    server: RecordingServer,
     exporter: TbotLogExporter,
-    secrets: Places,
+    secrets: Secrets,
     version: str,
     tail: str,
     private: bool,
 ) -> None:
-    """Of a start that is recorded, in our pipeline or in theirs, neither does more leave."""
-    with pipeline(exporter, secrets, wire.environ) as (provider, _, output):
+    """Only the registry's attributes leave from `record_start`, in either pipeline."""
+    with pipeline_with_secrets(exporter, secrets, server.environ) as (provider, _, output):
         event = StartEvent(run_mode="daemon", version=version.format(tail))
         session = record_start(event, logger_provider=None if private else provider)
         assert session.flush(10).status is Status.DELIVERED
-        sent = assert_sent(wire, [secrets, tail])
+        sent = assert_one_record_sent(server, [secrets, tail])
     assert_absent(tail, output.getvalue(), repr(event))
     assert sent.session == session.id
     number = str(sent.attributes.pop("tbot.version"))
@@ -560,7 +548,7 @@ def test_record_start(
     assert sent.attributes == {
         "tbot.run_mode": "daemon",
         "tbot.join_type": "",
-        **dict.fromkeys(COUNTS, 0),
+        **dict.fromkeys(COUNT_NAMES, 0),
     }
 
 
@@ -572,14 +560,14 @@ V2_TYPES = {
     "identity": "other",
     "ssh_host": "other",
     "workload-identity-x509": "other",
-    "": "other",  # a secret in its place
+    "": "other",  # a secret as the type
 }
 V1_FIELDS = {"application": "app", "kubernetes": "kubernetes_cluster"}
 METHODS = ("", "token", "iam", "bound_keypair", "secret")
 
 
-class File(NamedTuple):
-    """A tbot.yaml, the secrets in it, and what leaves of it."""
+class ConfigFile(NamedTuple):
+    """A tbot.yaml, the secrets in it, and the attributes that may leave."""
 
     text: str
     secrets: list[str]
@@ -587,93 +575,98 @@ class File(NamedTuple):
 
 
 @st.composite
-def files(draw: st.DrawFn) -> File:
-    """Make files of version 1 or 2, with a secret in every place that can have one."""
+def config_files(draw: st.DrawFn) -> ConfigFile:
+    """Generate files of version 1 or 2, with a secret in every possible place."""
     secrets = draw(st.lists(SECRETS, min_size=5, max_size=9, unique=True))
-    another = itertools.cycle(secrets).__next__
+    next_secret = itertools.cycle(secrets).__next__
     kinds: Counter[str] = Counter()
-    document: dict[str, Any] = {another(): {another(): [another()]}, "auth_server": another()}
+    document: dict[str, Any] = {
+        next_secret(): {next_secret(): [next_secret()]},
+        "auth_server": next_secret(),
+    }
     if draw(st.booleans()):
         document |= {"version": "v2", "outputs": [], "services": []}
         for type_ in draw(st.lists(st.sampled_from([*V2_TYPES]), max_size=5)):
             document[draw(st.sampled_from(["outputs", "services"]))].append(
                 {
-                    "type": type_ or another(),
-                    "app_name": another(),
-                    "database": another(),
-                    "roles": [another()],
-                    "selectors": {another(): another()},
-                    "destination": {"type": "directory", "path": another()},
+                    "type": type_ or next_secret(),
+                    "app_name": next_secret(),
+                    "database": next_secret(),
+                    "roles": [next_secret()],
+                    "selectors": {next_secret(): next_secret()},
+                    "destination": {"type": "directory", "path": next_secret()},
                 }
             )
             kinds[V2_TYPES[type_]] += 1
     else:
-        document |= {"proxy_server": another(), "destinations": []}
+        document |= {"proxy_server": next_secret(), "destinations": []}
         document |= draw(st.sampled_from([{}, {"version": "v1"}]))
         for kind in draw(st.lists(st.sampled_from(["other", "database", *V1_FIELDS]), max_size=5)):
             document["destinations"].append(
                 {
-                    **({V1_FIELDS[kind]: another()} if kind in V1_FIELDS else {}),
-                    **({"database": {"service": another()}} if kind == "database" else {}),
-                    "directory": {"path": another(), another(): another()},
-                    "configs": [another(), {another(): {another(): another()}}],
+                    **({V1_FIELDS[kind]: next_secret()} if kind in V1_FIELDS else {}),
+                    **({"database": {"service": next_secret()}} if kind == "database" else {}),
+                    "directory": {"path": next_secret(), next_secret(): next_secret()},
+                    "configs": [next_secret(), {next_secret(): {next_secret(): next_secret()}}],
                 }
             )
             kinds[kind] += 1
     method = draw(st.sampled_from(METHODS))
-    join_method = another() if method == "secret" else method
+    join_method = next_secret() if method == "secret" else method
     if method and draw(st.booleans()):
         uri_method = re.sub("[^a-z0-9]", "-", join_method)
-        document["join_uri"] = f"tbot+proxy+{uri_method}://{quote(another())}@{another()}:443"
+        document["join_uri"] = (
+            f"tbot+proxy+{uri_method}://{quote(next_secret())}@{next_secret()}:443"
+        )
     else:
         document["onboarding"] = {
             "join_method": join_method,
-            "token": another(),
-            "ca_path": another(),
-            "ca_pins": [another()],
-            another(): another(),
+            "token": next_secret(),
+            "ca_path": next_secret(),
+            "ca_pins": [next_secret()],
+            next_secret(): next_secret(),
         }
     if draw(st.booleans()):
         document["oneshot"] = draw(st.booleans())
     text = yaml.safe_dump(document, allow_unicode=draw(st.booleans()))
-    anchor = re.sub("[^0-9A-Za-z]", "x", another())
+    anchor = re.sub("[^0-9A-Za-z]", "x", next_secret())
     text += f"anchor: &{anchor} a\nalias: *{anchor}\n"
     text += "".join(f"# {secret}\n" for secret in secrets if secret.isprintable())
     attributes = {
         "tbot.run_mode": "one-shot" if document.get("oneshot") else "daemon",
         "tbot.version": "18.3.0",
         "tbot.join_type": OTHER if method == "secret" else method,
-        **{name: kinds[name.rpartition("_")[2]] for name in COUNTS},
+        **{name: kinds[name.rpartition("_")[2]] for name in COUNT_NAMES},
     }
-    return File(text, [*secrets, anchor], attributes)
+    return ConfigFile(text, [*secrets, anchor], attributes)
 
 
-@pytest.mark.usefixtures("instrumented")
+@pytest.mark.usefixtures("instrumented_requests")
 @examples(50, large=True)
-@given(secrets=PLACES, file=files(), tail=IDENTITIES)
+@given(secrets=SECRET_SETS, file=config_files(), tail=IDENTITIES)
 def test_command(
     *,
-    wire: Wire,
+    server: RecordingServer,
     exporter: TbotLogExporter,
     tmp_path_factory: pytest.TempPathFactory,
-    secrets: Places,
-    file: File,
+    secrets: Secrets,
+    file: ConfigFile,
     tail: str,
 ) -> None:
-    """Of a tbot.yaml and an environment, only structure leaves, and nothing else is printed."""
+    """Only the structure of a tbot.yaml leaves, and no secret is printed."""
     path = tmp_path_factory.getbasetemp() / "tbot.yaml"
     path.write_text(file.text, encoding="utf-8")
     options = ["--config", str(path), "--tbot-version", f"18.3.0+{tail}"]
-    with pipeline(exporter, secrets, wire.environ) as (_, _, output):
+    with pipeline_with_secrets(exporter, secrets, server.environ) as (_, _, output):
         assert main(["emit", *options]) == 0
-        sent = assert_sent(wire, [secrets, file.secrets, tail])
+        sent = assert_one_record_sent(server, [secrets, file.secrets, tail])
         assert main(["preview", *options]) == 0
-    assert wire.take() == []
+    assert server.take_received() == []
     assert_absent([file.secrets, tail], output.getvalue())
     assert sent.attributes == file.attributes
 
 
-MISTAKES = [
+MALFORMED_FILES = [
     "version: {0}",
     "{0}",
     "[{0}]",
@@ -705,21 +698,29 @@ MISTAKES = [
 
 
 @examples(150)
-@given(mistake=st.sampled_from(MISTAKES), secret=SECRETS, name=matching("[a-z]{4,9}-[a-z0-9]{6}"))
+@given(
+    mistake=st.sampled_from(MALFORMED_FILES),
+    secret=SECRETS,
+    name=matching("[a-z]{4,9}-[a-z0-9]{6}"),
+)
 def test_malformed_file(
-    http: Wire, tmp_path_factory: pytest.TempPathFactory, mistake: str, secret: str, name: str
+    http_server: RecordingServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    mistake: str,
+    secret: str,
+    name: str,
 ) -> None:
-    """A file that cannot be counted is an error of one line, which repeats nothing of it."""
+    """An invalid file causes an error of one line, which repeats nothing from it."""
     path = tmp_path_factory.getbasetemp() / "malformed.yaml"
     text = mistake.format(json.dumps(secret, ensure_ascii=False), name)
     path.write_text(text, encoding="utf-8")
-    with overheard(http.environ) as output, pytest.raises(SystemExit, match="2"):
+    with captured_output(http_server.environ) as output, pytest.raises(SystemExit, match="2"):
         main(["emit", "--config", str(path)])
     assert re.fullmatch(
         rf"tbot-otel emit: {re.escape(str(path))}(:[0-9]+)?: [^\n]+\n", output.getvalue()
     )
     assert_absent([secret, name], output.getvalue())
-    assert http.take() == []
+    assert http_server.take_received() == []
 
 
 @examples(100)
@@ -742,24 +743,24 @@ def test_malformed_file(
     ),
     secret=SECRETS.filter(lambda text: not text.startswith("-")),
 )
-def test_mistaken_word(http: Wire, words: list[str], secret: str) -> None:
-    """A wrong word on the command line is an error of one line, which does not repeat it."""
-    with overheard(http.environ) as output, pytest.raises(SystemExit, match="2"):
+def test_invalid_argument(http_server: RecordingServer, words: list[str], secret: str) -> None:
+    """An invalid argument causes an error of one line, which does not repeat it."""
+    with captured_output(http_server.environ) as output, pytest.raises(SystemExit, match="2"):
         main([word.format(secret) for word in words])
     assert output.getvalue().count("\n") == 1
     assert_absent(secret, output.getvalue())
-    assert http.take() == []
+    assert http_server.take_received() == []
 
 
 @examples(100)
 @given(
     field=st.sampled_from(
-        ["run_mode", "version", "join_type", "helper", "helper_version", *COUNTS]
+        ["run_mode", "version", "join_type", "helper", "helper_version", *COUNT_NAMES]
     ),
-    secret=IDENTITIES | NO_COUNTS,
+    secret=IDENTITIES | INVALID_COUNTS,
 )
 def test_invalid_event(field: str, secret: object) -> None:
-    """A start that is given what it cannot have is an error that does not repeat it."""
+    """An invalid value for a StartEvent raises an error that does not repeat it."""
     field = field.removeprefix("tbot.")
     fields: dict[str, Any] = {
         "run_mode": "daemon",
@@ -775,35 +776,39 @@ def test_invalid_event(field: str, secret: object) -> None:
 
 @examples(60, large=True)
 @given(
-    secrets=PLACES,
+    secrets=SECRET_SETS,
     name=SECRETS | st.sampled_from(["", "tbot.start ", "Tbot.Start", "tbot.stop"]),
-    count=st.dictionaries(st.sampled_from(COUNTS), NO_COUNTS | st.just("3")),
+    count=st.dictionaries(st.sampled_from(COUNT_NAMES), INVALID_COUNTS | st.just("3")),
 )
 def test_nothing_leaves(
-    wire: Wire, exporter: TbotLogExporter, secrets: Places, name: str, count: dict[str, Any]
+    server: RecordingServer,
+    exporter: TbotLogExporter,
+    secrets: Secrets,
+    name: str,
+    count: dict[str, Any],
 ) -> None:
-    """Of any other event, and of a start with a count that is none, nothing leaves at all."""
+    """Nothing leaves from any other event, or from a start with an invalid count."""
     record = LogRecord(
         event_name="tbot.start" if count else name,
         body=secrets.body,
         attributes=secrets.attributes | count,
     )
-    with pipeline(exporter, secrets, wire.environ) as (provider, _, output):
+    with pipeline_with_secrets(exporter, secrets, server.environ) as (provider, _, output):
         provider.get_logger(secrets.scope).emit(record)
     assert_absent([name, *count.values()], output.getvalue())
-    assert wire.take() == []
+    assert server.take_received() == []
 
 
 @pytest.mark.parametrize(
-    ("helper", "leaves"),
+    ("helper", "may_leave"),
     [
-        # Words, which only the helper chooses, and which nothing can tell from a name.
+        # Words. No pattern can tell a helper's name from another name.
         ("gha:teleport-actions/auth", True),
         ("terraform", True),
         ("web-01", True),
         ("alices-laptop", True),
         ("home/alice", True),
-        # What cannot be a helper's name.
+        # Forms that a helper's name cannot have.
         ("web-01.corp.example", False),
         ("ip-10-0-0-1", False),
         ("10.0.0.1", False),
@@ -824,20 +829,20 @@ def test_nothing_leaves(
         ("alice\n", False),
     ],
 )
-def test_helper(http: Wire, helper: str, leaves: bool) -> None:
-    """A helper is a word or a path of words; whatever has the form of an identity stays here."""
-    with overheard({**http.environ, "_TBOT_TELEMETRY_HELPER": helper}):
+def test_helper(http_server: RecordingServer, helper: str, may_leave: bool) -> None:
+    """A helper is a word or a path of words. Forms that identify do not leave."""
+    with captured_output({**http_server.environ, "_TBOT_TELEMETRY_HELPER": helper}):
         assert main(["emit", "--tbot-version", "18.3.0"]) == 0
-    (received,) = http.take()
-    assert read(received).attributes.get("tbot.helper") == (helper if leaves else None)
+    (received,) = http_server.take_received()
+    assert parse_request(received).attributes.get("tbot.helper") == (helper if may_leave else None)
 
 
-def alike(wire: Wire) -> tuple[str, str]:
-    """Check that two starts were received, with nothing that ties one to the other."""
-    first, second = wire.take()
+def assert_unlinkable(server: RecordingServer) -> tuple[str, str]:
+    """Check that two starts were received, that nothing links them, and return their sessions."""
+    first, second = server.take_received()
     assert first.head == second.head
     anonymous = []
-    for request in (read(first).request, read(second).request):
+    for request in (parse_request(first).request, parse_request(second).request):
         (logs,) = request.resource_logs
         (record,) = logs.scope_logs[0].log_records
         record.ClearField("time_unix_nano")
@@ -846,39 +851,39 @@ def alike(wire: Wire) -> tuple[str, str]:
         logs.resource.attributes.remove(session)
         anonymous.append(request)
     assert anonymous[0] == anonymous[1]
-    return read(first).session, read(second).session
+    return parse_request(first).session, parse_request(second).session
 
 
-def test_two_starts_in_one_process(wire: Wire, exporter: TbotLogExporter) -> None:
-    """Two starts through one exporter differ in their sessions and times, and share no cookie."""
+def test_two_starts_in_one_process(server: RecordingServer, exporter: TbotLogExporter) -> None:
+    """Two starts through one exporter differ only in session and time, and share no cookie."""
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
     event = StartEvent(run_mode="daemon", version="18.3.0")
-    with overheard(wire.environ):
+    with captured_output(server.environ):
         sessions = [record_start(event, logger_provider=provider) for _ in range(2)]
         for session in sessions:
             assert session.flush(10).status is Status.DELIVERED
-    assert alike(wire) == (sessions[0].id, sessions[1].id)
+    assert assert_unlinkable(server) == (sessions[0].id, sessions[1].id)
     assert sessions[0].id != sessions[1].id
 
 
-def test_two_starts_in_two_processes(wire: Wire) -> None:
-    """Two runs of the command differ in their sessions and times, and in nothing else."""
+def test_two_starts_in_two_processes(server: RecordingServer) -> None:
+    """Two runs of the command differ only in session and time."""
     for _ in range(2):
-        done = run(
-            "-m", "tbot_otel", "emit", "--tbot-version", "18.3.0", timeout=60, **wire.environ
+        done = run_python(
+            "-m", "tbot_otel", "emit", "--tbot-version", "18.3.0", timeout=60, **server.environ
         )
         assert done.returncode == 0, done.stderr
-    first, second = alike(wire)
+    first, second = assert_unlinkable(server)
     assert first != second
 
 
-FORK = """
+FORK_SCRIPT = """
 import os
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from tbot_otel import StartEvent, TbotLogExporter, record_start
-from tbot_otel.record import of_start
+from tbot_otel.record import start_record
 provider = LoggerProvider()
 provider.add_log_record_processor(SimpleLogRecordProcessor(TbotLogExporter()))
 
@@ -887,7 +892,7 @@ def start(version):
     session = record_start(event, logger_provider=provider)
     session.flush(10)
     provider.get_logger("a library").emit(event_name="tbot.start", attributes=event.attributes)
-    return of_start(event, session)
+    return start_record(event, session)
 
 record = start("1.0.0")
 child = os.fork()
@@ -899,45 +904,47 @@ os.waitpid(child, 0)
 """
 
 
-def test_fork(http: Wire) -> None:
-    """Nothing that a forked child sends has a session of its parent's."""
-    done = run("-W", "ignore", "-c", FORK, timeout=60, **http.environ)
+def test_fork(http_server: RecordingServer) -> None:
+    """A forked child never sends a session of its parent."""
+    done = run_python("-W", "ignore", "-c", FORK_SCRIPT, timeout=60, **http_server.environ)
     assert done.returncode == 0, done.stderr
-    parents, ours, childs, childs_own, parents_in_child = [read(it) for it in http.take()]
-    assert [it.attributes["tbot.version"] for it in (parents, ours)] == ["1.0.0"] * 2
-    assert [it.attributes["tbot.version"] for it in (childs, childs_own)] == ["2.0.0"] * 2
-    sessions = {it.session for it in (parents, ours, childs, childs_own)}
+    parent, parent_emitted, child, child_emitted, parent_record_in_child = [
+        parse_request(it) for it in http_server.take_received()
+    ]
+    assert [it.attributes["tbot.version"] for it in (parent, parent_emitted)] == ["1.0.0"] * 2
+    assert [it.attributes["tbot.version"] for it in (child, child_emitted)] == ["2.0.0"] * 2
+    sessions = {it.session for it in (parent, parent_emitted, child, child_emitted)}
     assert len(sessions) == 4
-    assert parents_in_child.session == childs_own.session
+    assert parent_record_in_child.session == child_emitted.session
 
 
-def test_credentials_of_a_person(wire: Wire, tmp_path: Path) -> None:
-    """A person's own login and password, which HTTP clients look up, are not sent along."""
+def test_netrc(server: RecordingServer, tmp_path: Path) -> None:
+    """The login in a person's .netrc, which HTTP clients look up, is not sent."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login alice password a-secret-of-alice\n")
-    with overheard({**wire.environ, "NETRC": str(netrc)}):
+    with captured_output({**server.environ, "NETRC": str(netrc)}):
         assert main(["emit", "--tbot-version", "18.3.0"]) == 0
-    assert_sent(wire, "alice:a-secret-of-alice")
+    assert_one_record_sent(server, "alice:a-secret-of-alice")
 
 
 @pytest.mark.parametrize("command", [["emit", "--tbot-version", "18.3.0"], ["status"]], ids=str)
-def test_secrets_of_an_endpoint(http: Wire, command: list[str]) -> None:
-    """Of the settings of a Collector, what lets one in is not printed."""
-    secrets = ["a-user-of-it", "a-password", "a-token-in-the-query", "a-token-in-a-header"]
+def test_credentials_of_an_endpoint(http_server: RecordingServer, command: list[str]) -> None:
+    """The Collector's credentials are not printed."""
+    secrets = ["a-user-name", "a-password", "a-token-in-the-query", "a-token-in-a-header"]
     user, password, query, header = secrets
     environ = {
-        **http.environ,
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://{user}:{password}@127.0.0.1:{http.port}/?{query}",
+        **http_server.environ,
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://{user}:{password}@127.0.0.1:{http_server.port}/?{query}",
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{header}",
     }
-    with overheard(environ) as output:
+    with captured_output(environ) as output:
         assert main(command) == 0
-    assert f"http://127.0.0.1:{http.port}/" in output.getvalue()
+    assert f"http://127.0.0.1:{http_server.port}/" in output.getvalue()
     assert_absent(secrets, output.getvalue())
-    http.take()
+    http_server.take_received()
 
 
-AUTOCONFIGURED = """
+AUTOCONFIGURATION_SCRIPT = """
 import json, sys
 from opentelemetry import baggage
 from opentelemetry.context import attach
@@ -953,51 +960,57 @@ print(json.dumps(dict(provider.resource.attributes)))
 
 
 @examples(2, large=True)
-@given(secrets=PLACES)
-def test_autoconfiguration(wire: Wire, secrets: Places) -> None:
-    """Of a pipeline that variables alone configure, with all of its detectors, no more leaves."""
+@given(secrets=SECRET_SETS)
+def test_autoconfiguration(server: RecordingServer, secrets: Secrets) -> None:
+    """Only the registry's attributes leave from a pipeline that variables configure."""
     environ = {
         "OTEL_LOGS_EXPORTER": "tbot",
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "host,os,process",
-        "PYTHONWARNINGS": "ignore",  # the oldest SDK imports what it deprecates
-        **wire.environ,
-        **variables(secrets),
+        "PYTHONWARNINGS": "ignore",  # the oldest SDK imports its own deprecated modules
+        **server.environ,
+        **environ_with(secrets),
     }
-    done = run("-c", AUTOCONFIGURED, secrets.exception, timeout=60, **environ)
+    done = run_python("-c", AUTOCONFIGURATION_SCRIPT, secrets.exception, timeout=60, **environ)
     resource = json.loads(done.stdout)
     assert resource["session.id"] == secrets.session
     assert {"host.name", "process.command", "os.version"} <= resource.keys()
-    ours = {item.name for item in RESOURCE}
-    detected = [value for name, value in resource.items() if name not in ours]
-    assert_sent(wire, [secrets, detected])
+    allowed = {item.name for item in RESOURCE}
+    detected = [value for name, value in resource.items() if name not in allowed]
+    assert_one_record_sent(server, [secrets, detected])
     assert_absent(secrets, done.stderr)
 
 
 @examples(2, large=True)
-@given(secrets=PLACES, file=files(), tail=IDENTITIES)
-def test_what_tbot_says(
-    wire: Wire, tmp_path_factory: pytest.TempPathFactory, secrets: Places, file: File, tail: str
+@given(secrets=SECRET_SETS, file=config_files(), tail=IDENTITIES)
+def test_output_of_tbot(
+    server: RecordingServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    secrets: Secrets,
+    file: ConfigFile,
+    tail: str,
 ) -> None:
-    """Of what tbot says of itself, only its version leaves; also in a process of its own."""
+    """Only the version leaves from the output of `tbot version`."""
     folder = tmp_path_factory.getbasetemp()
     (folder / "tbot.yaml").write_text(file.text, encoding="utf-8")
     tbot = folder / "tbot"
     version = shlex.quote(f"Teleport v18.3.0+{tail} git:{tail} go1.24.9")
     tbot.write_text(f"#!/bin/sh\necho {version}\necho {version} >&2\n")
     tbot.chmod(0o755)
-    environ = {**wire.environ, **variables(secrets), "PATH": str(folder)}
+    environ = {**server.environ, **environ_with(secrets), "PATH": str(folder)}
     words = ["-m", "tbot_otel", "emit", "--config", str(folder / "tbot.yaml")]
-    done = run(*words, timeout=60, **environ)
+    done = run_python(*words, timeout=60, **environ)
     assert done.returncode == 0, done.stderr
     assert_absent([secrets, file.secrets, tail], done.stdout, done.stderr)
-    assert assert_sent(wire, [secrets, file.secrets, tail]).attributes == file.attributes
+    assert (
+        assert_one_record_sent(server, [secrets, file.secrets, tail]).attributes == file.attributes
+    )
 
 
-@pytest.mark.usefixtures("instrumented")
-def test_search_can_fail(http: Wire) -> None:
-    """What an ordinary client sends in an active span is found by the search."""
+@pytest.mark.usefixtures("instrumented_requests")
+def test_search_can_fail(http_server: RecordingServer) -> None:
+    """The search finds what an ordinary client sends within a span."""
     secrets = [
         "0af7651916cd43dd8448eb211c80319c",
         "b7ad6b7169203331",
@@ -1006,9 +1019,9 @@ def test_search_can_fail(http: Wire) -> None:
         "some-body",
     ]
     *ids, body = secrets
-    with tracing(*ids):
-        requests.post(f"http://127.0.0.1:{http.port}", data=body.encode(), timeout=10)
-    (received,) = http.take()
+    with active_span(*ids):
+        requests.post(f"http://127.0.0.1:{http_server.port}", data=body.encode(), timeout=10)
+    (received,) = http_server.take_received()
     for secret in secrets:
         with pytest.raises(AssertionError):
             assert_absent(secret, *received)

@@ -1,22 +1,22 @@
-"""The command line: what it takes, what it says, and how it ends."""
+"""The command line: options, output and exit statuses."""
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import re
 import signal
 import subprocess
 import sysconfig
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cases import tbot_that
-from collectors import Answer, Rotel, Standin, free_port, plain, run, silent
+from support.collectors import Collector
+from support.otlp import attribute_values
+from support.processes import free_port, install_tbot_script, run_python
+from support.standins import HTTPStandin, Response, refused_port, silent_port
 from tbot_otel import __version__
 from tbot_otel.cli import COMMANDS, _source, main
 
@@ -31,13 +31,14 @@ SOURCE_OPTIONS = {
 }
 
 
-def fails(*words: str) -> int | str | None:
-    """Return the status that a command ends with where its words are wrong."""
+def exit_status(*words: str) -> int | str | None:
+    """Run a command that raises SystemExit, and return its status."""
     with pytest.raises(SystemExit) as caught:
         main(words)
     return caught.value.code
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -53,21 +54,22 @@ def fails(*words: str) -> int | str | None:
         ("preview --config missing.yaml", 2),
     ],
 )
-def test_two_ways_in(words: str, status: int) -> None:
-    """``python -m tbot_otel`` and the installed command do the same."""
-    module = run("-m", "tbot_otel", *words.split())
-    command = run(SCRIPT, *words.split())
+def test_module_and_command(words: str, status: int) -> None:
+    """``python -m tbot_otel`` does the same as the installed command."""
+    module = run_python("-m", "tbot_otel", *words.split())
+    command = run_python(SCRIPT, *words.split())
     assert module.returncode == status
     assert (module.returncode, module.stdout, module.stderr) == (
         *(command.returncode, command.stdout, command.stderr),
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "words", ["preview --oneshot --tbot-version 18.3.0", "events", "events --json"]
 )
-def test_a_reader_that_has_seen_enough(words: str) -> None:
-    """A command that writes to a pipe that nobody reads any more ends as others do, in silence."""
+def test_closed_pipe(words: str) -> None:
+    """A command whose reader has closed the pipe exits silently with the status of SIGPIPE."""
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as pipe:
@@ -78,8 +80,8 @@ def test_a_reader_that_has_seen_enough(words: str) -> None:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """The help names every command, and what it is for."""
-    assert fails("--help") == 0
+    """The help names every command and its purpose."""
+    assert exit_status("--help") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out.startswith("usage: tbot-otel COMMAND [OPTION ...]\n")
@@ -100,7 +102,7 @@ def test_help_of_a_command(
     name: str, options: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The help of a command names its options."""
-    assert fails(name, "--help") == 0
+    assert exit_status(name, "--help") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out.startswith(f"usage: tbot-otel {name} [-h] ")
@@ -109,12 +111,12 @@ def test_help_of_a_command(
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """The version is this package's."""
-    assert fails("--version") == 0
+    assert exit_status("--version") == 0
     assert capsys.readouterr() == (f"tbot-otel {__version__}\n", "")
 
 
-def unknown(words: str) -> str:
-    """Return the line about words that emit does not know."""
+def unknown_line(words: str) -> str:
+    """The line that emit prints about unknown arguments."""
     return f"tbot-otel emit: unknown: {words} (see tbot-otel emit --help)"
 
 
@@ -124,12 +126,12 @@ def unknown(words: str) -> str:
         ((), "tbot-otel: the following arguments are required: COMMAND"),
         ((SECRET,), f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"),
         (("EMIT",), f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"),
-        (("emit", SECRET), unknown("an argument")),
-        (("emit", SECRET, "--secret", SECRET), unknown("--secret")),
-        (("emit", f"--secret={SECRET}", f"-p={SECRET}", SECRET), unknown("--secret -p")),
-        (("emit", f"-p{SECRET}"), unknown("-p")),
-        (("emit", "--one"), unknown("--one")),
-        (("emit", "--output", SECRET), unknown("--output")),
+        (("emit", SECRET), unknown_line("an argument")),
+        (("emit", SECRET, "--secret", SECRET), unknown_line("--secret")),
+        (("emit", f"--secret={SECRET}", f"-p={SECRET}", SECRET), unknown_line("--secret -p")),
+        (("emit", f"-p{SECRET}"), unknown_line("-p")),
+        (("emit", "--one"), unknown_line("--one")),
+        (("emit", "--output", SECRET), unknown_line("--output")),
         (("emit", "--config"), "tbot-otel emit: argument --config: expected one argument"),
         (
             ("emit", "--oneshot", "--daemon"),
@@ -152,9 +154,11 @@ def unknown(words: str) -> str:
         ),
     ],
 )
-def test_wrong_words(words: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong words end with status 2, and one line that repeats no value."""
-    assert fails(*words) == 2
+def test_usage_errors(
+    words: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A usage error exits with status 2 and one line, which does not repeat the value."""
+    assert exit_status(*words) == 2
     assert capsys.readouterr() == ("", f"{line}\n")
 
 
@@ -162,41 +166,41 @@ def test_wrong_words(words: tuple[str, ...], line: str, capsys: pytest.CaptureFi
     "words",
     [
         (f"--version={SECRET}",),
-        (f"-h{SECRET}",),
         ("emit", f"--oneshot={SECRET}"),
         ("emit", f"--help={SECRET}"),
         ("emit", "--join-method", SECRET),
         ("status", f"--json={SECRET}"),
     ],
 )
-def test_a_value_is_not_repeated(
+def test_usage_errors_of_argparse(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor does it where argparse, or the list of what is expected, has a line of its own."""
-    assert fails(*words) == 2
+    """Lines that argparse words itself do not repeat the value either."""
+    assert exit_status(*words) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert SECRET not in printed.err
     assert len(printed.err.splitlines()) == 1
 
 
-HTTP = "http://localhost:4318/v1/logs"
+def test_value_of_the_short_help_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """A value of -h is a usage error. argparse of Python 3.13 prints the help instead."""
+    status = exit_status(f"-h{SECRET}")
+    printed = capsys.readouterr()
+    assert SECRET not in printed.out + printed.err
+    if status == 0:
+        assert printed.out.startswith("usage: tbot-otel COMMAND")
+    else:
+        assert (status, printed.out, len(printed.err.splitlines())) == (2, "", 1)
+
+
+HTTP_ENDPOINT = "http://localhost:4318/v1/logs"
 GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-JSON_PACKAGE = "opentelemetry-exporter-otlp-json-http"
-UNKNOWN_PROTOCOL = "protocol: expected one of http/protobuf, grpc, http/json"
+UNSUPPORTED_PROTOCOL = "protocol: expected http/protobuf or grpc"
 HELPER = "_TBOT_TELEMETRY_HELPER"
 HELPER_VERSION = "_TBOT_TELEMETRY_HELPER_VERSION"
-HTTP_AT_GRPC = "the endpoint's port 4317 is for gRPC, the protocol is {}"
-GRPC_AT_HTTP = "the endpoint's port 4318 is for HTTP, the protocol is grpc"
-
-
-def has_json() -> bool:
-    """Whether the OTLP/JSON exporter is installed here."""
-    try:
-        importlib.metadata.version(JSON_PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+HTTP_TO_GRPC_PORT = "the endpoint's port 4317 is for gRPC, the protocol is {}"
+GRPC_TO_HTTP_PORT = "the endpoint's port 4318 is for HTTP, the protocol is grpc"
 
 
 STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
@@ -218,27 +222,21 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     (
         "http/json",
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
-        {"protocol": "http/json"}
-        if has_json()
-        else {
-            "protocol": "http/json",
-            "would_send": False,
-            "reason": f"protocol http/json: the package {JSON_PACKAGE} is not installed",
-        },
+        {"protocol": "http/json", "would_send": False, "reason": UNSUPPORTED_PROTOCOL},
     ),
     (
         "an unknown protocol",
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/unknown"},
         {
-            "protocol": "carrier-pigeon",
+            "protocol": "http/unknown",
             "would_send": False,
-            "reason": UNKNOWN_PROTOCOL,
+            "reason": UNSUPPORTED_PROTOCOL,
         },
     ),
     (
         "an unknown protocol without consent",
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon", "TELEPORT_ANONYMOUS_TELEMETRY": ""},
-        {"protocol": "carrier-pigeon", "would_send": False, "reason": NO_CONSENT},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/unknown", "TELEPORT_ANONYMOUS_TELEMETRY": ""},
+        {"protocol": "http/unknown", "would_send": False, "reason": NO_CONSENT},
     ),
     (
         "an endpoint",
@@ -266,7 +264,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         (
             f"gRPC at an HTTP port: {endpoint}",
             GRPC | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
-            {"protocol": "grpc", "endpoint": endpoint, "problems": [GRPC_AT_HTTP]},
+            {"protocol": "grpc", "endpoint": endpoint, "problems": [GRPC_TO_HTTP_PORT]},
         )
         for endpoint in ("http://localhost:4318", "https://[::1]:4318", "localhost:4318")
     ),
@@ -284,7 +282,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
             {
                 "endpoint": f"{endpoint}/v1/logs",
-                "problems": [HTTP_AT_GRPC.format("http/protobuf")],
+                "problems": [HTTP_TO_GRPC_PORT.format("http/protobuf")],
             },
         )
         for endpoint in ("http://localhost:4317", "https://[::1]:4317/x")
@@ -296,19 +294,19 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             "protocol": "x",
             "endpoint": "http://x:4317/",
             "would_send": False,
-            "reason": UNKNOWN_PROTOCOL,
+            "reason": UNSUPPORTED_PROTOCOL,
         },
     ),
     (
-        "a time-out that is meant in milliseconds",
+        "a timeout in milliseconds",
         {"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"},
         {
             "problems": [
-                "OTEL_EXPORTER_OTLP_TIMEOUT is over ten minutes: this SDK reads seconds",
+                "OTEL_EXPORTER_OTLP_TIMEOUT is over ten minutes; this SDK reads seconds",
             ]
         },
     ),
-    ("a time-out", {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}, {}),
+    ("a timeout", {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}, {}),
     ("a helper", {HELPER: "gha:x/y"}, {"helper": {"helper": "gha:x/y"}}),
     (
         "a helper and its version",
@@ -321,7 +319,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         {
             "problems": [
                 f"{HELPER}: the value does not fit the pattern, so it is left out",
-                f"{HELPER_VERSION}: there is no helper that it could belong to, so it is left out",
+                f"{HELPER_VERSION}: it belongs to a helper, and there is none, so it is left out",
             ]
         },
     ),
@@ -349,14 +347,14 @@ def test_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The status says whether a start would be sent, why, where to, and what looks wrong."""
+    """The status is whether a start would be sent, why, where to, and likely mistakes."""
     for name, value in ({"TELEPORT_ANONYMOUS_TELEMETRY": "1"} | environ).items():
         monkeypatch.setenv(name, value)
     expected = {
         "would_send": True,
         "reason": "TELEPORT_ANONYMOUS_TELEMETRY opts in",
         "variable": "TELEPORT_ANONYMOUS_TELEMETRY",
-        "endpoint": HTTP,
+        "endpoint": HTTP_ENDPOINT,
         "protocol": "http/protobuf",
         "helper": {},
         "problems": [],
@@ -391,15 +389,15 @@ def test_status(
     [
         *(f"http://user:{SECRET}@host:4318/x", f"https://{SECRET}@host", f"//user:{SECRET}@host"),
         *(f"http://host/?key={SECRET}", f"http://host/#{SECRET}", f"http://host/?a@{SECRET}"),
-        # gRPC takes an endpoint without a scheme.
+        # gRPC accepts an endpoint without a scheme.
         *(f"user:{SECRET}@host:4317", f"{SECRET}@host:4317", f"grpc://user:{SECRET}@host"),
-        # People forget to quote what stands in a password.
+        # Passwords with characters that should have been quoted.
         *(
             f"http://user:{SECRET}/x@host",
             f"http://user:{SECRET}?x@host",
             f"http://u:{SECRET}#@host",
         ),
-        # What cannot be read as a URL.
+        # Invalid URLs.
         *(f"http://[user:{SECRET}@host", f"http://user:{SECRET}@host:port"),
         f"http://user:{SECRET}@h\N{ACCOUNT OF}st",
     ],
@@ -411,7 +409,7 @@ def test_status_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The status shows neither headers, nor an endpoint's user, password, query and fragment."""
+    """The status shows no headers, and no user, password, query or fragment of an endpoint."""
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET}")
@@ -423,19 +421,19 @@ def test_status_shows_no_secret(
         assert SECRET not in printed.out
 
 
-def attributes(printed: str) -> dict[str, object]:
-    """The attributes of the record that preview printed."""
+def record_attributes(printed: str) -> dict[str, object]:
+    """The attributes of the record in OTLP/JSON that preview printed."""
     (logs,) = json.loads(printed)["resourceLogs"]
     (record,) = logs["scopeLogs"][0]["logRecords"]
-    return plain(record["attributes"])
+    return attribute_values(record["attributes"])
 
 
-FILE = """
+CONFIG_FILE = """
 oneshot: true
 onboarding: {join_method: iam}
 destinations: [{app: a}, {app: b}, {database: {}}, {kubernetes_cluster: c}, {memory: {}}]
 """
-OF_FILE: dict[str, object] = {
+CONFIG_FILE_ATTRIBUTES: dict[str, object] = {
     "tbot.run_mode": "one-shot",
     "tbot.version": "18.3.0",
     "tbot.join_type": "iam",
@@ -462,24 +460,24 @@ OF_FILE: dict[str, object] = {
         ),
     ],
 )
-def test_flags_win(
+def test_options_win(
     words: str, changes: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A flag wins over the file, and leaves the rest of it."""
+    """An option replaces one value of the file."""
     config = tmp_path / "tbot.yaml"
-    config.write_text(FILE)
+    config.write_text(CONFIG_FILE)
     given = ["preview", "--tbot-version=18.3.0", "--config", str(config), *words.split()]
     assert main(given) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert attributes(printed.out) == OF_FILE | changes
+    assert record_attributes(printed.out) == CONFIG_FILE_ATTRIBUTES | changes
 
 
-def test_flags_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """There need not be a file: then tbot runs as a daemon, and nothing is configured."""
+def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a file, tbot is a daemon with no destinations."""
     assert main(["preview", "--tbot-version", "18.3.0"]) == 0
-    empty = {name: 0 for name in OF_FILE if name.startswith("tbot.destinations_")}
-    assert attributes(capsys.readouterr().out) == {
+    empty = {name: 0 for name in CONFIG_FILE_ATTRIBUTES if name.startswith("tbot.destinations_")}
+    assert record_attributes(capsys.readouterr().out) == {
         "tbot.run_mode": "daemon",
         "tbot.version": "18.3.0",
         "tbot.join_type": "",
@@ -487,6 +485,7 @@ def test_flags_alone(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("script", "version"),
     [
@@ -508,20 +507,21 @@ def test_flags_alone(capsys: pytest.CaptureFixture[str]) -> None:
         ('cat >/dev/null; test "$*" = version && echo Teleport v18.3.0', "18.3.0"),
     ],
 )
-def test_tbot_is_asked(
+def test_tbot_version(
     script: str,
     version: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The version is what tbot says it is; where that cannot be read, it is not a known one."""
-    path = f"{tbot_that(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
+    """The version is the one that `tbot version` prints, or _OTHER if that is unreadable."""
+    path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
     assert main(["preview"]) == 0
-    assert attributes(capsys.readouterr().out)["tbot.version"] == version
+    assert record_attributes(capsys.readouterr().out)["tbot.version"] == version
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("content", ["", "#!/no/such/program\n", "\0\1\2"])
 def test_tbot_that_does_not_run(
     content: str,
@@ -529,29 +529,31 @@ def test_tbot_that_does_not_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is called tbot, and is no program, does not matter."""
-    monkeypatch.setenv("PATH", tbot_that(tmp_path, ""))
+    """A file named tbot that is not a program is ignored."""
+    monkeypatch.setenv("PATH", install_tbot_script(tmp_path, ""))
     (tmp_path / "tbot").write_text(content)
     assert main(["preview"]) == 0
-    assert attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
+    assert record_attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
 
 
+@pytest.mark.integration
 def test_tbot_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A tbot that does not answer is given up, and ended."""
+    """A `tbot version` that hangs is killed."""
     script = 'echo $$ > "$0.pid"; exec sleep 600'
-    path = f"{tbot_that(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
+    path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
-    monkeypatch.setattr(_source, "_ASK_TIMEOUT", 1.0)
+    monkeypatch.setattr(_source, "_TBOT_VERSION_TIMEOUT_SECONDS", 3.0)
     assert main(["preview"]) == 0
-    assert attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
+    assert record_attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "tbot.pid").read_text()), 0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
-    ("words", "asked"),
+    ("words", "expected"),
     [
         ("preview", True),
         ("preview --tbot-version=18.3.0", False),
@@ -561,69 +563,73 @@ def test_tbot_that_hangs(
         ("events", False),
     ],
 )
-def test_tbot_is_asked_only(
-    words: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_tbot_version_is_run_only_if_needed(
+    words: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody asks tbot where its version is not needed, as for an emit without consent."""
-    monkeypatch.setenv("PATH", tbot_that(tmp_path, ': > "$0.asked"'))
+    """`tbot version` is not run where the version is not needed, as for emit without consent."""
+    monkeypatch.setenv("PATH", install_tbot_script(tmp_path, ': > "$0.ran"'))
     with contextlib.suppress(SystemExit):
         main(words.split())
-    assert (tmp_path / "tbot.asked").exists() is asked
+    assert (tmp_path / "tbot.ran").exists() is expected
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_emit(protocol: str, rotel: Rotel, tmp_path: Path) -> None:
-    """A start arrives, and the line says where, how, and as which session."""
+def test_emit(protocol: str, collector: Collector, tmp_path: Path) -> None:
+    """A start arrives, and the line names the endpoint, the protocol and the session."""
     config = tmp_path / "tbot.yaml"
-    config.write_text(FILE)
-    done = run(
+    config.write_text(CONFIG_FILE)
+    done = run_python(
         *("-m", "tbot_otel", "emit", "--tbot-version=18.3.0", "--config", str(config)),
-        OTEL_EXPORTER_OTLP_ENDPOINT=rotel.endpoint(protocol),
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint(protocol),
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         TELEPORT_ANONYMOUS_TELEMETRY="1",
     )
     assert (done.returncode, done.stdout) == (0, "")
     path = "" if protocol == "grpc" else "/v1/logs"
-    target = re.escape(f"{rotel.endpoint(protocol)}{path} ({protocol})")
-    said = re.fullmatch(
+    target = re.escape(f"{collector.endpoint(protocol)}{path} ({protocol})")
+    line = re.fullmatch(
         rf"tbot-otel: delivered to {target}, session ([0-9a-f-]{{36}})\n", done.stderr
     )
-    assert said
-    printed = rotel.find(said[1])
-    for name, value in OF_FILE.items():
-        assert re.search(rf"-> {name}: \w+\({value}\)", printed)
+    assert line
+    assert collector.find(line[1]).attributes == CONFIG_FILE_ATTRIBUTES
 
 
-@contextlib.contextmanager
-def refused() -> Iterator[int]:
-    """A port that nothing listens on."""
-    yield free_port()
+# Imports first, because they take seconds on a busy machine.
+TIMED_EMIT_SCRIPT = """
+import sys, time
+from tbot_otel.cli import main
+from tbot_otel.otlp import grpc, http
+before = time.monotonic()
+status = main(["emit", "--tbot-version=18.3.0"])
+print(time.monotonic() - before)
+sys.exit(status)
+"""
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-@pytest.mark.parametrize("nobody", [refused, silent])
-def test_emit_to_nobody(
-    nobody: Callable[[], contextlib.AbstractContextManager[int]], protocol: str
+@pytest.mark.parametrize("no_collector", [refused_port, silent_port])
+def test_emit_without_a_collector(
+    no_collector: Callable[[], contextlib.AbstractContextManager[int]], protocol: str
 ) -> None:
-    """Without a Collector, emit says so within the time-out that is set, and ends with 1."""
-    with nobody() as port:
-        before = time.monotonic()
-        done = run(
-            *("-m", "tbot_otel", "emit", "--tbot-version=18.3.0"),
+    """Without a Collector, emit fails within the configured timeout."""
+    with no_collector() as port:
+        done = run_python(
+            *("-c", TIMED_EMIT_SCRIPT),
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_TIMEOUT="1",
             TELEPORT_ANONYMOUS_TELEMETRY="1",
         )
-        took = time.monotonic() - before
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
     path = "" if protocol == "grpc" else "/v1/logs"
     target = f"http://127.0.0.1:{port}{path} ({protocol})"
-    *logged, said = done.stderr.splitlines()
-    assert said.startswith(f"tbot-otel: not delivered to {target}: ")
-    assert all(line.startswith("tbot-otel: ") for line in logged)
-    # The SDK by itself takes 7 s and more.
-    assert took < 6
+    *log_lines, last_line = done.stderr.splitlines()
+    assert last_line.startswith(f"tbot-otel: not delivered to {target}: ")
+    assert all(line.startswith("tbot-otel: ") for line in log_lines)
+    # The SDK alone takes 7 seconds and more.
+    assert float(done.stdout) < 6
 
 
 @pytest.mark.usefixtures("opted_in")
@@ -633,55 +639,57 @@ def test_emit_to_nobody(
         (
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "x"},
             1,
-            f"not delivered to {HTTP} (x): {UNKNOWN_PROTOCOL}",
+            f"not delivered to {HTTP_ENDPOINT} (x): {UNSUPPORTED_PROTOCOL}",
         ),
         (
             {"OTEL_SDK_DISABLED": "true"},
             0,
-            f"nothing is sent: {DISABLED}",
+            f"nothing was sent: {DISABLED}",
         ),
-        ({"DO_NOT_TRACK": "1"}, 0, "nothing is sent: DO_NOT_TRACK asks not to be tracked"),
-        ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, 0, f"nothing is sent: {NO_CONSENT}"),
+        ({"DO_NOT_TRACK": "1"}, 0, "nothing was sent: DO_NOT_TRACK asks not to be tracked"),
+        ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, 0, f"nothing was sent: {NO_CONSENT}"),
     ],
 )
-def test_emit_of_nothing(
+def test_emit_that_sends_nothing(
     environ: dict[str, str],
     status: int,
     line: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is not sent at all has a line that says why."""
+    """One line says why nothing was sent."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert main(["emit", "--tbot-version=18.3.0"]) == status
     assert capsys.readouterr() == ("", f"tbot-otel: {line}\n")
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("opted_in")
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         (b"", "delivered to {}, session "),
         (b"\x0a\x02\x08\x01", "not delivered to {}: the Collector rejected 1 of the records sent"),
     ],
 )
-def test_emit_reads_the_answer(
-    body: bytes, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_emit_reads_the_response(
+    body: bytes, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A Collector that rejects the record has not got it, though it answers 200."""
-    with Standin(Answer(body=body)) as standin:
+    """A record that the Collector rejects in a response of 200 was not delivered."""
+    with HTTPStandin(Response(body=body)) as standin:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", standin.endpoint)
         status = main(["emit", "--tbot-version=18.3.0"])
-    said = f"tbot-otel: {said}".format(f"{standin.endpoint}/v1/logs (http/protobuf)")
-    assert status == (1 if "not delivered" in said else 0)
-    assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+    expected = f"tbot-otel: {expected}".format(f"{standin.endpoint}/v1/logs (http/protobuf)")
+    assert status == (1 if "not delivered" in expected else 0)
+    assert capsys.readouterr().err.splitlines()[-1].startswith(expected)
     assert len(standin.requests) == 1
 
 
-def test_emit_repeats_no_query() -> None:
-    """What stands in an endpoint's query is not repeated, though nobody answers there."""
-    done = run(
+@pytest.mark.integration
+def test_emit_hides_the_query() -> None:
+    """A failed delivery does not print the endpoint's query."""
+    done = run_python(
         *("-m", "tbot_otel", "emit", "--tbot-version", "18.3.0"),
         TELEPORT_ANONYMOUS_TELEMETRY="1",
         OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"http://127.0.0.1:{free_port()}/v1/logs?key={SECRET}",
@@ -692,10 +700,11 @@ def test_emit_repeats_no_query() -> None:
     assert "not delivered to" in done.stderr
 
 
-def test_emit_repeats_no_header() -> None:
-    """A header that is not one is not repeated, though the exporter's parser would."""
-    with Standin(Answer()) as collector:
-        done = run(
+@pytest.mark.integration
+def test_emit_hides_headers() -> None:
+    """A malformed header is not printed, although the exporter's parser logs it."""
+    with HTTPStandin(Response()) as collector:
+        done = run_python(
             *("-m", "tbot_otel", "emit", "--tbot-version", "18.3.0"),
             TELEPORT_ANONYMOUS_TELEMETRY="1",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
@@ -709,10 +718,10 @@ def test_emit_repeats_no_header() -> None:
 @pytest.mark.usefixtures("opted_in")
 @pytest.mark.parametrize("command", ["emit", "preview"])
 def test_bad_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that cannot be counted ends either command with status 2 and one line."""
+    """For both commands, an invalid file is a usage error."""
     config = tmp_path / "tbot.yaml"
     config.write_text(f"version: v2\noutputs: {SECRET}\n")
-    assert fails(command, "--config", str(config)) == 2
+    assert exit_status(command, "--config", str(config)) == 2
     line = f"tbot-otel {command}: {config}:2: outputs: expected a list\n"
     assert capsys.readouterr() == ("", line)
 
@@ -720,7 +729,7 @@ def test_bad_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_preview_needs_no_consent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What would be sent can be seen by all, and is a new session each time."""
+    """Preview works without consent, with a new session each time."""
     sessions = set()
     for consent in ("", "0", "1"):
         monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", consent)
@@ -728,29 +737,29 @@ def test_preview_needs_no_consent(
         printed = capsys.readouterr()
         assert printed.err == ""
         (logs,) = json.loads(printed.out)["resourceLogs"]
-        sessions.add(plain(logs["resource"]["attributes"])["session.id"])
+        sessions.add(attribute_values(logs["resource"]["attributes"])["session.id"])
     assert len(sessions) == 3
 
 
 @pytest.mark.parametrize("option", ["-o", "--output"])
 def test_preview_to_a_file(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The preview is written to a file in place of standard output."""
+    """The preview is written to a file, and not to standard output."""
     file = tmp_path / "preview.json"
-    file.write_text("of yesterday" * 1000)
+    file.write_text("old content" * 1000)
     assert main(["preview", "--tbot-version=18.3.0", option, str(file)]) == 0
     assert capsys.readouterr() == ("", "")
     text = file.read_text()
     assert text.endswith("}\n")
-    assert attributes(text)["tbot.version"] == "18.3.0"
+    assert record_attributes(text)["tbot.version"] == "18.3.0"
 
 
-def test_preview_to_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that cannot be written is one line, and status 2."""
-    assert fails("preview", "--tbot-version=18.3.0", "-o", str(tmp_path)) == 2
+def test_preview_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be written is a usage error."""
+    assert exit_status("preview", "--tbot-version=18.3.0", "-o", str(tmp_path)) == 2
     assert capsys.readouterr() == ("", f"tbot-otel preview: {tmp_path}: Is a directory\n")
 
 
-AUDITED = """
+SOCKET_AUDIT_SCRIPT = """
 import sys
 sys.addaudithook(lambda event, _: event.startswith("socket.") and print(event, file=sys.stderr))
 from tbot_otel.cli import main
@@ -758,14 +767,15 @@ sys.exit(main(["preview", "--tbot-version=18.3.0"]))
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 @pytest.mark.parametrize("consent", ["0", "1"])
 def test_preview_opens_no_socket(consent: str, protocol: str) -> None:
-    """The preview sends nothing, and prepares nothing to be sent."""
-    done = run(
-        *("-c", AUDITED),
+    """The preview opens no socket."""
+    done = run_python(
+        *("-c", SOCKET_AUDIT_SCRIPT),
         TELEPORT_ANONYMOUS_TELEMETRY=consent,
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert attributes(done.stdout)["tbot.version"] == "18.3.0"
+    assert record_attributes(done.stdout)["tbot.version"] == "18.3.0"

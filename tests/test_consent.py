@@ -1,26 +1,26 @@
-"""Consent: what the environment says, as tbot reads it, and what can only refuse."""
+"""Consent: the variable that opts in, read as tbot reads it, and the variables that refuse."""
 
 import pytest
 
 from tbot_otel import Consent, OptInSampler
 
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
-YES = f"{OPT_IN} opts in"
-NO = f"{OPT_IN} opts out"
+OPTS_IN = f"{OPT_IN} opts in"
+OPTS_OUT = f"{OPT_IN} opts out"
 UNSET = f"{OPT_IN} is not set"
-UNREADABLE = f"{OPT_IN} is set to neither yes (1, t, true) nor no (0, f, false)"
+INVALID = f"{OPT_IN} is neither true (1, t, true) nor false (0, f, false)"
 DISABLED = "OTEL_SDK_DISABLED turns all telemetry off"
 NOT_TRACKED = "DO_NOT_TRACK asks not to be tracked"
 
 CASES: list[tuple[dict[str, str], str]] = [
     ({}, UNSET),
     ({OPT_IN: ""}, UNSET),
-    # All that Go's strconv.ParseBool takes.
-    *(({OPT_IN: value}, YES) for value in ("1", "t", "T", "TRUE", "true", "True")),
-    *(({OPT_IN: value}, NO) for value in ("0", "f", "F", "FALSE", "false", "False")),
-    # What it does not, but people and other programs do.
+    # All values that Go's strconv.ParseBool accepts.
+    *(({OPT_IN: value}, OPTS_IN) for value in ("1", "t", "T", "TRUE", "true", "True")),
+    *(({OPT_IN: value}, OPTS_OUT) for value in ("0", "f", "F", "FALSE", "false", "False")),
+    # Values that it does not accept, but people and other programs use.
     *(
-        ({OPT_IN: value}, UNREADABLE)
+        ({OPT_IN: value}, INVALID)
         for value in (
             *(
                 "yes",
@@ -41,13 +41,13 @@ CASES: list[tuple[dict[str, str], str]] = [
             *("10", "\N{FULLWIDTH DIGIT ONE}", "\N{SUPERSCRIPT ONE}", "None", "null"),
         )
     ),
-    # OpenTelemetry takes true in any case, and nothing else.
+    # OpenTelemetry accepts true in any case, and nothing else.
     *(
         ({OPT_IN: "1", "OTEL_SDK_DISABLED": value}, DISABLED)
         for value in ("true", "True", "TRUE", "tRuE", " true ")
     ),
     *(
-        ({OPT_IN: "1", "OTEL_SDK_DISABLED": value}, YES)
+        ({OPT_IN: "1", "OTEL_SDK_DISABLED": value}, OPTS_IN)
         for value in ("", "false", "False", "0", "1", "yes", "on")
     ),
     *(
@@ -66,11 +66,11 @@ CASES: list[tuple[dict[str, str], str]] = [
             "anything",
         )
     ),
-    *(({OPT_IN: "1", "DO_NOT_TRACK": value}, YES) for value in ("", "0", "false")),
-    # A refusal stands, and none of the others is an opt-in.
+    *(({OPT_IN: "1", "DO_NOT_TRACK": value}, OPTS_IN) for value in ("", "0", "false")),
+    # One refusal is enough, and only one variable opts in.
     ({OPT_IN: "1", "OTEL_SDK_DISABLED": "true", "DO_NOT_TRACK": "1"}, DISABLED),
-    ({OPT_IN: "0", "OTEL_SDK_DISABLED": "true", "DO_NOT_TRACK": "1"}, NO),
-    ({OPT_IN: "0", "OTEL_SDK_DISABLED": "false", "DO_NOT_TRACK": "0"}, NO),
+    ({OPT_IN: "0", "OTEL_SDK_DISABLED": "true", "DO_NOT_TRACK": "1"}, OPTS_OUT),
+    ({OPT_IN: "0", "OTEL_SDK_DISABLED": "false", "DO_NOT_TRACK": "0"}, OPTS_OUT),
     ({"OTEL_SDK_DISABLED": "false", "DO_NOT_TRACK": "0"}, UNSET),
     ({OPT_IN.lower(): "1", f"{OPT_IN}_": "1"}, UNSET),
 ]
@@ -84,9 +84,9 @@ each_case = pytest.mark.parametrize(
 )
 
 
-def check(consent: Consent, reason: str) -> None:
-    """Compare the answer: its decision and its variable follow from its sentence."""
-    granted = reason == YES
+def assert_consent(consent: Consent, reason: str) -> None:
+    """Compare a consent with the expected reason, which implies the variable and the decision."""
+    granted = reason == OPTS_IN
     assert consent.reason == reason
     assert consent.variable == reason.partition(" ")[0]
     assert consent.granted is granted
@@ -95,41 +95,41 @@ def check(consent: Consent, reason: str) -> None:
 
 @each_case
 def test_mapping(environ: dict[str, str], reason: str) -> None:
-    """The variables that are passed decide."""
-    check(OptInSampler(environ).should_sample(), reason)
+    """The mapping that is passed decides."""
+    assert_consent(OptInSampler(environ).should_sample(), reason)
 
 
 @each_case
 def test_environment(environ: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process's environment decides where no variables are passed."""
+    """Without a mapping, the environment of the process decides."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    check(OptInSampler().should_sample(), reason)
+    assert_consent(OptInSampler().should_sample(), reason)
 
 
 @pytest.mark.usefixtures("opted_in")
-def test_mapping_alone() -> None:
-    """Where variables are passed, the environment is not asked, be they ever so empty."""
-    check(OptInSampler({}).should_sample(), UNSET)
+def test_empty_mapping() -> None:
+    """An empty mapping replaces the environment too."""
+    assert_consent(OptInSampler({}).should_sample(), UNSET)
 
 
-def test_changes_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is read each time that the sampler is asked."""
+def test_environment_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sampler reads the environment at each call."""
     sampler = OptInSampler()
-    check(sampler.should_sample(), UNSET)
+    assert_consent(sampler.should_sample(), UNSET)
     monkeypatch.setenv(OPT_IN, "1")
-    check(sampler.should_sample(), YES)
+    assert_consent(sampler.should_sample(), OPTS_IN)
     monkeypatch.setenv("DO_NOT_TRACK", "1")
-    check(sampler.should_sample(), NOT_TRACKED)
+    assert_consent(sampler.should_sample(), NOT_TRACKED)
     monkeypatch.delenv("DO_NOT_TRACK")
     monkeypatch.setenv(OPT_IN, "0")
-    check(sampler.should_sample(), NO)
+    assert_consent(sampler.should_sample(), OPTS_OUT)
 
 
-def test_changes_of_a_mapping_are_seen() -> None:
-    """So are the variables that are passed."""
+def test_mapping_changes() -> None:
+    """The sampler reads the mapping at each call."""
     environ = {OPT_IN: "1"}
     sampler = OptInSampler(environ)
-    check(sampler.should_sample(), YES)
+    assert_consent(sampler.should_sample(), OPTS_IN)
     environ["OTEL_SDK_DISABLED"] = "true"
-    check(sampler.should_sample(), DISABLED)
+    assert_consent(sampler.should_sample(), DISABLED)

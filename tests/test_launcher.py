@@ -1,4 +1,4 @@
-"""`tbot-otel run`: the command is its own, as if it had been started directly."""
+"""`tbot-otel run` starts the command as if it had been started directly."""
 
 import contextlib
 import os
@@ -16,32 +16,35 @@ from typing import IO
 
 import pytest
 
-from collectors import PATIENCE, Rotel, run
+from support.collectors import Collector
+from support.processes import WAIT_SECONDS, run_python, wait_until
 
-OURS = [os.fsencode(sys.executable), b"-m", b"tbot_otel", b"run", b"--"]
+pytestmark = pytest.mark.integration
+
+RUN = [os.fsencode(sys.executable), b"-m", b"tbot_otel", b"run", b"--"]
 PYTHON = [os.fsencode(sys.executable), b"-I", b"-S", b"-c"]
-ADDRESS = b"TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS="
+ADDRESS_PREFIX = b"TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS="
 
-# Python's own way to start a command takes no environment but a proper one, and undoes less.
-START = """\
+# Calls execvpe itself: subprocess accepts only valid environments and restores fewer signals.
+EXEC_SCRIPT = """\
 import ctypes, fcntl, os, resource, signal, termios
 
 argv, environ = {argv!r}, {environ!r}
-# In the background, nohup and a shell leave the first three ignored; the interpreter, the others.
+# A shell or nohup may ignore the first three in the background; the interpreter ignores the rest.
 for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGXFSZ"):
     signal.signal(getattr(signal, name), signal.SIG_DFL)
 libc = ctypes.CDLL(None)
 
-def execute():
+def exec_command():
     strings = [(ctypes.c_char_p * (len(words) + 1))(*words) for words in (argv, environ)]
     libc.execvpe(argv[0], *strings)
 
 {setup}
-execute()
+exec_command()
 """
 
 
-def start(
+def start_process(
     argv: list[bytes],
     environ: list[bytes],
     setup: str = "",
@@ -49,35 +52,35 @@ def start(
     stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
-    inherited: tuple[int, ...] = (),
-    leads: bool = False,
+    pass_fds: tuple[int, ...] = (),
+    new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a command.
 
     Args:
-        argv: Its words; the first is looked for on this process's ``PATH``.
+        argv: Its words. The first one is found on this process's ``PATH``.
         environ: Its environment, byte for byte.
-        setup: The Python code that makes the process what the command is to find.
+        setup: Python code that prepares the process before exec.
         stdin: Its standard input.
         stdout: Its standard output.
         stderr: Its standard error.
-        inherited: Further descriptors that it has.
-        leads: Whether it leads a session of its own.
+        pass_fds: Other descriptors that it inherits.
+        new_session: Whether it leads a new session.
     """
-    script = START.format(argv=argv, environ=environ, setup=setup)
+    script = EXEC_SCRIPT.format(argv=argv, environ=environ, setup=setup)
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", script],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        pass_fds=inherited,
-        start_new_session=leads,
+        pass_fds=pass_fds,
+        start_new_session=new_session,
     )
 
 
 @contextlib.contextmanager
-def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """End a process with the block, and close what is open to it."""
+def killed_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Kill a process at the end of the block, and close its pipes."""
     with process:
         try:
             yield process
@@ -85,72 +88,72 @@ def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
             process.kill()
 
 
-def output(argv: list[bytes], environ: list[bytes], setup: str = "") -> bytes:
-    """What a command says on standard output, when it says nothing on standard error."""
-    with ending(start(argv, environ, setup)) as process:
-        said, complaint = process.communicate(timeout=60)
-    assert (process.returncode, complaint) == (0, b"")
-    return said
+def output_of(argv: list[bytes], environ: list[bytes], setup: str = "") -> bytes:
+    """The standard output of a command that succeeds and writes nothing to standard error."""
+    with killed_at_end(start_process(argv, environ, setup)) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, b"")
+    return stdout
 
 
-def receive(descriptor: int, wanted: bytes) -> None:
-    """Read until something wanted has come."""
-    deadline = time.monotonic() + PATIENCE
+def read_until(fd: int, expected: bytes) -> None:
+    """Read from a descriptor until the expected bytes have arrived."""
+    deadline = time.monotonic() + WAIT_SECONDS
     received = b""
-    while wanted not in received:
-        ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
-        assert ready, f"nothing came after {received!r}"
-        more = os.read(descriptor, 4096)
-        assert more, f"it ended after {received!r}"
+    while expected not in received:
+        ready, _, _ = select.select([fd], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"nothing arrived after {received!r}"
+        more = os.read(fd, 4096)
+        assert more, f"the end came after {received!r}"
         received += more
 
 
-def environment(rotel: Rotel, consent: str) -> list[bytes]:
-    """An environment with nothing in it but what a report needs."""
+def environment_entries(collector: Collector, consent: str) -> list[bytes]:
+    """A minimal environment for a report."""
     variables = {
         "PATH": os.environ["PATH"],
         "PYTHONWARNINGS": "error",
         "TELEPORT_ANONYMOUS_TELEMETRY": consent,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": rotel.endpoint("http/protobuf"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint("http/protobuf"),
     }
     return [os.fsencode(f"{name}={value}") for name, value in variables.items()]
 
 
 @pytest.fixture
-def granted(rotel: Rotel) -> list[bytes]:
+def opted_in_environ(collector: Collector) -> list[bytes]:
     """An environment with consent."""
-    return environment(rotel, "1")
+    return environment_entries(collector, "1")
 
 
-@pytest.fixture(params=["0", "1"], ids=["refused", "granted"])
-def environ(request: pytest.FixtureRequest, rotel: Rotel) -> list[bytes]:
+@pytest.fixture(params=["0", "1"], ids=["refused", "opted in"])
+def environ(request: pytest.FixtureRequest, collector: Collector) -> list[bytes]:
     """An environment without and with consent."""
-    return environment(rotel, request.param)
+    return environment_entries(collector, request.param)
 
 
-# No interpreter is between the kernel and what this prints.
-PROC = [b"head", b"-v", b"-c1M"]
-PROC += [b"/proc/self/" + name for name in (b"status", b"stat", b"limits", b"oom_score_adj")]
-PROC += [b"/proc/self/" + name for name in (b"timerslack_ns", b"personality", b"cgroup")]
-STATUS = {"Umask", "PPid", "Uid", "Gid", "Groups", "Threads", "NoNewPrivs", "Seccomp"}
-STATUS |= {"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Cpus_allowed", "Mems_allowed"}
-STATUS |= {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}
+# Prints what the kernel knows, without an interpreter in between.
+PRINT_PROC = [b"head", b"-v", b"-c1M"]
+PRINT_PROC += [b"/proc/self/" + name for name in (b"status", b"stat", b"limits", b"oom_score_adj")]
+PRINT_PROC += [b"/proc/self/" + name for name in (b"timerslack_ns", b"personality", b"cgroup")]
+STATUS_LINES = {"Umask", "PPid", "Uid", "Gid", "Groups", "Threads", "NoNewPrivs", "Seccomp"}
+STATUS_LINES |= {"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Cpus_allowed", "Mems_allowed"}
+STATUS_LINES |= {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}
 # proc_pid_stat(5) counts from 1: ppid pgrp session tty_nr tpgid, priority nice num_threads,
 # rt_priority policy.
-STAT = [*range(4, 9), *range(18, 21), 40, 41]
+STAT_FIELDS = [*range(4, 9), *range(18, 21), 40, 41]
 
 
-def proc(argv: list[bytes], environ: list[bytes], setup: str = "") -> dict[str, object]:
-    """What the kernel says of a command, with its process id as 0."""
-    with ending(start([*argv, *PROC], environ, setup)) as process:
-        said, _ = process.communicate(timeout=60)
-    parts = re.split(r"\n?==> /proc/self/(\w+) <==\n", said.decode())[1:]
+def kernel_state(argv: list[bytes], environ: list[bytes], setup: str = "") -> dict[str, object]:
+    """The kernel's information about a command, with its process id replaced with 0."""
+    with killed_at_end(start_process([*argv, *PRINT_PROC], environ, setup)) as process:
+        stdout, _ = process.communicate(timeout=60)
+    parts = re.split(r"\n?==> /proc/self/(\w+) <==\n", stdout.decode())[1:]
     found: dict[str, object] = dict(zip(parts[::2], parts[1::2], strict=True))
     lines = dict(line.split(":\t", 1) for line in parts[1].splitlines())
     assert int(lines["Pid"]) == process.pid
-    found["status"] = {name: lines[name] for name in STATUS}
+    found["status"] = {name: lines[name] for name in STATUS_LINES}
     fields = parts[3].split()
-    numbers = [int(fields[at - 1]) for at in STAT]
+    numbers = [int(fields[at - 1]) for at in STAT_FIELDS]
     found["stat"] = [0 if number == process.pid else number for number in numbers]
     return found
 
@@ -191,26 +194,26 @@ for name in ("SIGINT", "SIGTERM", "SIGCHLD", "SIGUSR1", "SIGRTMIN"):
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
 def test_process(setup: str, environ: list[bytes]) -> None:
-    """All that the kernel knows of a process is what it would have been, its id included."""
-    assert proc(OURS, environ, setup) == proc([], environ, setup)
+    """The launcher does not change the kernel's information about the process, or its id."""
+    assert kernel_state(RUN, environ, setup) == kernel_state([], environ, setup)
 
 
-def test_lost_signals(environ: list[bytes]) -> None:
-    """The two signals that the interpreter ignores for itself have their default again."""
+def test_sigpipe_and_sigxfsz(environ: list[bytes]) -> None:
+    """The two signals that the interpreter ignores at startup have their default action."""
     setup = """\
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"""
-    assert proc(OURS, environ, setup) == proc([], environ)
+    assert kernel_state(RUN, environ, setup) == kernel_state([], environ)
 
 
-DESCRIPTORS = b"""\
+PRINT_DESCRIPTORS = b"""\
 import fcntl, os, sys
 found = []
 for fd in sorted(map(int, os.listdir("/proc/self/fd"))):
     try:
         link = os.readlink(f"/proc/self/fd/{fd}")
         flags = [fcntl.fcntl(fd, name) for name in (fcntl.F_GETFD, fcntl.F_GETFL)]
-    except OSError:  # it was the listing's
+    except OSError:  # it belonged to os.listdir
         continue
     try:
         position = os.lseek(fd, 0, os.SEEK_CUR)
@@ -223,7 +226,7 @@ open(sys.argv[1], "w").write(repr(found))
 
 @pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
 def test_descriptors(closed: tuple[int, ...], environ: list[bytes], tmp_path: Path) -> None:
-    """Open descriptors are the same: streams, gaps between them, files, pipes and sockets."""
+    """Open descriptors are the same: standard streams, gaps, files, pipes and sockets."""
     found = tmp_path / "found"
     reading, writing = os.pipe()
     with (
@@ -244,18 +247,18 @@ os.dup2(107, 7)
 for stream in {closed}:
     os.close(stream)"""
         seen = []
-        for argv in ([], OURS):
-            command = [*argv, *PYTHON, DESCRIPTORS, os.fsencode(found)]
-            process = start(
+        for argv in ([], RUN):
+            command = [*argv, *PYTHON, PRINT_DESCRIPTORS, os.fsencode(found)]
+            process = start_process(
                 command,
                 environ,
                 setup,
                 stdin=reading,
                 stdout=writing,
                 stderr=log,
-                inherited=(listener.fileno(), writing),
+                pass_fds=(listener.fileno(), writing),
             )
-            with ending(process):
+            with killed_at_end(process):
                 assert process.wait(60) == 0
             seen.append(found.read_text())
     assert seen[0] == seen[1]
@@ -281,21 +284,21 @@ ENVIRONMENTS = [
     [b"PYTHONDONTWRITEBYTECODE=1", b"PYTHONHASHSEED=0", b"PYTHONUNBUFFERED=1"],
     [b"B\xff=\xfe", b"EMPTY=", b"A=\n", b"LAST=a=b"],
     [b"TWICE=1", b"NOTHING", b"TWICE=2", b"", b"=", b"=C:=", b"LAST=1"],
-    [ADDRESS],
+    [ADDRESS_PREFIX],
     [b"LONG=" + b"x" * 100_000],
 ]
 
 
 @pytest.mark.parametrize("more", ENVIRONMENTS, ids=lambda more: repr(more)[:60])
 def test_environment(more: list[bytes], environ: list[bytes]) -> None:
-    """The environment is the same byte for byte and in order, but for the address with consent."""
+    """The environment is the same byte for byte, except for the address with consent."""
     before = [*environ, *more]
-    seen = output([*OURS, b"cat", b"/proc/self/environ"], before).removesuffix(b"\0").split(b"\0")
+    seen = output_of([*RUN, b"cat", b"/proc/self/environ"], before).removesuffix(b"\0").split(b"\0")
     if b"TELEPORT_ANONYMOUS_TELEMETRY=1" in environ:
-        (address,) = (entry for entry in seen if entry.startswith(ADDRESS))
-        assert re.fullmatch(ADDRESS + rb"http://127\.0\.0\.1:\d+/[0-9a-f]{32}", address)
+        (address,) = (entry for entry in seen if entry.startswith(ADDRESS_PREFIX))
+        assert re.fullmatch(ADDRESS_PREFIX + rb"http://127\.0\.0\.1:\d+/[0-9a-f]{32}", address)
         seen.remove(address)
-        before = [entry for entry in before if entry != ADDRESS]
+        before = [entry for entry in before if entry != ADDRESS_PREFIX]
     assert seen == before
 
 
@@ -311,77 +314,81 @@ def test_environment(more: list[bytes], environ: list[bytes]) -> None:
     ids=["none", "empty", "odd", "options", "long"],
 )
 def test_arguments(words: list[bytes], environ: list[bytes]) -> None:
-    """Arguments are the same byte for byte, the name that the command goes by too."""
+    """Arguments are the same byte for byte, including the command's name."""
     command = [b"sh", b"-c", b"cat /proc/$$/cmdline; readlink /proc/$$/exe /proc/$$/cwd", *words]
-    assert output([*OURS, *command], environ) == output(command, environ)
+    assert output_of([*RUN, *command], environ) == output_of(command, environ)
 
 
-def test_folder_is_gone(environ: list[bytes]) -> None:
-    """A working directory that is deleted is still the command's."""
+def test_deleted_working_directory(environ: list[bytes]) -> None:
+    """The command keeps a working directory that was deleted."""
     setup = """\
 import tempfile
 folder = tempfile.mkdtemp()
 os.chdir(folder)
 os.rmdir(folder)"""
-    seen = output([*OURS, b"readlink", b"/proc/self/cwd"], environ, setup)
+    seen = output_of([*RUN, b"readlink", b"/proc/self/cwd"], environ, setup)
     assert seen.endswith(b" (deleted)\n")
 
 
-def test_no_room_for_the_address(granted: list[bytes], tmp_path: Path) -> None:
-    """Where the address does not fit behind arguments and environment, the command has none."""
-    # A program's path counts. So the launcher itself takes less than what it is to start.
+def test_environment_too_large_for_the_address(
+    opted_in_environ: list[bytes], tmp_path: Path
+) -> None:
+    """If the address does not fit into the environment, the command starts without it."""
+    # A program's path counts, and a long one lets the launcher itself start.
     folder = tmp_path / ("x" * 200)
     folder.mkdir()
     (folder / "environment").symlink_to("/usr/bin/env")
-    granted[0] = b"PATH=" + os.fsencode(folder)
-    # The smallest limit there is, 128 KiB.
+    opted_in_environ[0] = b"PATH=" + os.fsencode(folder)
+    # The smallest limit of Linux, 128 KiB.
     setup = f"""\
 resource.setrlimit(resource.RLIMIT_STACK, (2**19, 2**19))
 os.environ["PATH"] = {str(folder)!r}
 environ.append(b"FILL=" + b"x" * %d)"""
     shortened = """
 while True:
-    execute()
+    exec_command()
     environ[-1] = environ[-1][:-8]"""
-    direct = output([b"environment"], granted, setup % 131_000 + shortened)
+    direct = output_of([b"environment"], opted_in_environ, setup % 131_000 + shortened)
     setup %= direct.count(b"x", direct.index(b"FILL="))
-    with ending(start([*OURS, b"environment"], granted, setup)) as process:
-        said, complaint = process.communicate(timeout=60)
-    assert said == direct
-    assert complaint.endswith(b": Argument list too long\n")
+    with killed_at_end(start_process([*RUN, b"environment"], opted_in_environ, setup)) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert stdout == direct
+    assert stderr.endswith(b": Argument list too long\n")
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 120, 126, 127, 128, 130, 255])
 def test_exit_status(status: int, environ: list[bytes]) -> None:
     """The exit status is the command's."""
-    with ending(start([*OURS, b"sh", b"-c", b"exit %d" % status], environ)) as process:
+    with killed_at_end(
+        start_process([*RUN, b"sh", b"-c", b"exit %d" % status], environ)
+    ) as process:
         assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == status
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL", "SIGPIPE", "SIGABRT", "SIGRTMAX"])
 def test_death_by_signal(name: str, environ: list[bytes]) -> None:
-    """Whoever started the launcher sees the signal that the command died by."""
+    """The launcher's parent sees the signal that killed the command."""
     number = signal.Signals[name]
     command = [b"sh", b"-c", b"ulimit -c 0; kill -%d $$" % number]
-    with ending(start([*OURS, *command], environ)) as process:
+    with killed_at_end(start_process([*RUN, *command], environ)) as process:
         assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == -number
 
 
 def test_no_child(environ: list[bytes]) -> None:
-    """The command has no child that it did not start, alive or ended."""
+    """The command has no children that it did not start, running or zombie."""
     wait = b"""\
 import os
 try:
     print(os.wait())
 except ChildProcessError:
     print("none")"""
-    assert output([*OURS, *PYTHON, wait], environ) == b"none\n"
+    assert output_of([*RUN, *PYTHON, wait], environ) == b"none\n"
 
 
 def test_notify(environ: list[bytes], tmp_path: Path) -> None:
-    """A service that tells of its readiness is the main process, as a service manager sees it."""
+    """A readiness notification comes from the main process of the service."""
     notify = b"""\
 import os, socket
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -390,17 +397,17 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        manager.settimeout(PATIENCE)
+        manager.settimeout(WAIT_SECONDS)
         environ.append(os.fsencode(f"NOTIFY_SOCKET={path}"))
-        with ending(start([*OURS, *PYTHON, notify], environ)) as process:
+        with killed_at_end(start_process([*RUN, *PYTHON, notify], environ)) as process:
             assert process.communicate(timeout=60) == (b"", b"")
         message, ((_, _, credentials),), _, _ = manager.recvmsg(64, socket.CMSG_SPACE(12))
     assert message == b"READY=1"
     assert int.from_bytes(credentials[:4], sys.byteorder) == process.pid
 
 
-# A shell's part: the command is a job in the foreground, and is continued when it is stopped.
-JOB = """\
+# As a shell does: run the command as the foreground job, and continue it when it stops.
+FOREGROUND_JOB = """\
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -419,103 +426,107 @@ os.dup2(0, 1)"""
 
 
 @pytest.mark.parametrize(("key", "number"), [(b"\x03", signal.SIGINT), (b"\x1c", signal.SIGQUIT)])
-@pytest.mark.parametrize("argv", [[], OURS], ids=["direct", "ours"])
+@pytest.mark.parametrize("argv", [[], RUN], ids=["direct", "run"])
 def test_terminal(argv: list[bytes], key: bytes, number: int, environ: list[bytes]) -> None:
-    """In a terminal the command is the job in the foreground, and the keys are for it."""
+    """In a terminal, the command is the foreground job and receives the keys' signals."""
     terminal, line = os.openpty()
     command = [*argv, b"sh", b"-c", b"echo ready; read it; echo $it$it; exec sleep 60"]
-    with ending(start(command, environ, JOB, stdin=line, leads=True)) as process:
+    with killed_at_end(
+        start_process(command, environ, FOREGROUND_JOB, stdin=line, new_session=True)
+    ) as process:
         os.close(line)
         assert process.stdout
-        told = process.stdout.fileno()
-        receive(terminal, b"ready")
+        job_status = process.stdout.fileno()
+        read_until(terminal, b"ready")
         os.write(terminal, b"\x1a")
-        receive(told, b"%d\n" % (signal.SIGTSTP << 8 | 0x7F))
+        read_until(job_status, b"%d\n" % (signal.SIGTSTP << 8 | 0x7F))
         os.write(terminal, b"again\n")
-        receive(terminal, b"againagain")
+        read_until(terminal, b"againagain")
         os.write(terminal, key)
-        receive(told, b"%d\n" % number)
+        read_until(job_status, b"%d\n" % number)
         os.close(terminal)
 
 
 def test_hang_up(environ: list[bytes]) -> None:
-    """A terminal that is gone ends the command that has the session."""
+    """Closing the terminal kills the command that leads its session."""
     terminal, line = os.openpty()
-    command = [*OURS, b"sh", b"-c", b"echo ready; exec sleep 60"]
+    command = [*RUN, b"sh", b"-c", b"echo ready; exec sleep 60"]
     setup = "fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
-    with ending(start(command, environ, setup, stdin=line, leads=True)) as process:
+    with killed_at_end(
+        start_process(command, environ, setup, stdin=line, new_session=True)
+    ) as process:
         os.close(line)
         assert process.stdout
-        receive(process.stdout.fileno(), b"ready")
+        read_until(process.stdout.fileno(), b"ready")
         os.close(terminal)
-        assert process.wait(PATIENCE) == -signal.SIGHUP
+        assert process.wait(WAIT_SECONDS) == -signal.SIGHUP
 
 
-def links(pid: int) -> dict[str, str]:
-    """A process's open descriptors, and what they are open to."""
+def open_files(pid: int) -> dict[str, str]:
+    """The files that a process has open, by descriptor."""
     found = {}
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        # It may be closed meanwhile.
+        # It may have been closed since.
         with contextlib.suppress(OSError):
             found[path.name] = str(path.readlink())
     return found
 
 
-def test_forwarder(granted: list[bytes], tmp_path: Path) -> None:
-    """The forwarder has nothing of the command's: no stream, session, parent or terminal."""
+def test_forwarder(opted_in_environ: list[bytes], tmp_path: Path) -> None:
+    """The forwarder shares no stream, session, parent or terminal with the command."""
     terminal, line = os.openpty()
     setup = f"""\
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.dup2(os.open({str(tmp_path)!r}, os.O_RDONLY), 7)
 os.dup2(1, 200)"""
-    # The forwarder has the launcher's words, and so this one.
-    word = os.fsencode(tmp_path)
-    command = [*OURS, b"sh", b"-c", b"exec cat", word]
-    with ending(start(command, granted, setup, stdin=line, leads=True)) as process:
+    # The forwarder keeps the launcher's arguments, and so this one.
+    marker = os.fsencode(tmp_path)
+    command = [*RUN, b"sh", b"-c", b"exec cat", marker]
+    with killed_at_end(
+        start_process(command, opted_in_environ, setup, stdin=line, new_session=True)
+    ) as process:
         os.close(line)
         assert process.stdout
         os.write(terminal, b"ready\n")
-        receive(process.stdout.fileno(), b"ready\n")
-        theirs = links(process.pid)
-        assert theirs.keys() == {"0", "1", "2", "7", "200"}
+        read_until(process.stdout.fileno(), b"ready\n")
+        command_files = open_files(process.pid)
+        assert command_files.keys() == {"0", "1", "2", "7", "200"}
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            # Whatever ends meanwhile is none.
+            # The process may have exited since.
             with contextlib.suppress(OSError):
-                if word in path.read_bytes().split(b"\0"):
+                if marker in path.read_bytes().split(b"\0"):
                     found.append(int(path.parent.name))
         (forwarder,) = found
-        deadline = time.monotonic() + PATIENCE
-        while {*theirs.values()} & {*links(forwarder).values()} and time.monotonic() < deadline:
-            time.sleep(0.01)
-        # Stopped, it can do nothing more about it.
+        wait_until(lambda: not {*command_files.values()} & {*open_files(forwarder).values()})
+        # Stopped, it cannot change anything during the checks.
         os.kill(forwarder, signal.SIGSTOP)
         try:
-            own = links(forwarder)
-            assert [own[stream] for stream in "012"] == ["/dev/null"] * 3
-            assert not {*theirs.values()} & {*own.values()}
+            forwarder_files = open_files(forwarder)
+            assert [forwarder_files[stream] for stream in "012"] == ["/dev/null"] * 3
+            assert not {*command_files.values()} & {*forwarder_files.values()}
             stat = Path(f"/proc/{forwarder}/stat").read_text().split()
             parent, group, session, tty = map(int, stat[3:7])
             assert session == group
             assert not {parent, session} & {process.pid, forwarder}
             assert tty == 0
             assert not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-            # ^D: the end of what is typed.
+            # ^D ends the input.
             os.write(terminal, b"\x04")
-            assert process.communicate(timeout=PATIENCE) == (b"", b"")
+            assert process.communicate(timeout=WAIT_SECONDS) == (b"", b"")
             assert process.returncode == 0
         finally:
             os.kill(forwarder, signal.SIGKILL)
             os.close(terminal)
 
 
-# Ends the process at a point that the interpreter itself tells of.
-HOOK = """\
+# Signals the process itself at an audit event of the interpreter.
+SITECUSTOMIZE = """\
 import os, sys
-def end(event, args):
+def signal_self(event, args):
     if f"{event} {args[:1]}".startswith(os.environ["POINT"]):
         os.kill(os.getpid(), int(os.environ["SIGNAL"]))
-sys.addaudithook(end)
+sys.addaudithook(signal_self)
 """
 
 
@@ -524,31 +535,31 @@ sys.addaudithook(end)
     "point",
     [
         "import ('tbot_otel.cli.run'",
-        "import ('tbot_otel.launcher'",
-        "import ('tbot_otel.destination'",
+        "import ('tbot_otel.run.launcher'",
+        "import ('tbot_otel.otlp.environment'",
         "socket.bind",
         "os.fork",
         "os.exec",
     ],
 )
 def test_signal_before_the_command(
-    point: str, name: str, granted: list[bytes], tmp_path: Path
+    point: str, name: str, opted_in_environ: list[bytes], tmp_path: Path
 ) -> None:
-    """A signal that comes before the command has started ends the launcher as the command."""
-    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    """A signal before exec kills the launcher as it would kill the command."""
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     number = signal.Signals[name]
     variables = {"PYTHONPATH": tmp_path, "POINT": point, "SIGNAL": int(number)}
-    granted += [os.fsencode(f"{name}={value}") for name, value in variables.items()]
-    with ending(start([*OURS, b"echo", b"started"], granted)) as process:
+    opted_in_environ += [os.fsencode(f"{name}={value}") for name, value in variables.items()]
+    with killed_at_end(start_process([*RUN, b"echo", b"started"], opted_in_environ)) as process:
         assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == -number
 
 
-UNWRITABLE = {
+UNWRITABLE_STDERR = {
     "closed": "os.close(2)",
     "full": "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)",
-    "nobody's": "r, w = os.pipe(); os.dup2(w, 2); os.close(r)",
-    "not read": """\
+    "without a reader": "r, w = os.pipe(); os.dup2(w, 2); os.close(r)",
+    "full pipe": """\
 r, w = os.pipe()
 os.dup2(w, 2)
 os.set_blocking(2, False)
@@ -561,36 +572,41 @@ os.set_inheritable(r, True)""",
 }
 
 
-@pytest.mark.parametrize("setup", UNWRITABLE.values(), ids=UNWRITABLE)
-@pytest.mark.parametrize(("name", "status"), [("true", 0), ("false", 1), ("missing", 127)])
-def test_unwritable(name: str, status: int, setup: str, granted: list[bytes]) -> None:
-    """What cannot be said on standard error changes nothing."""
-    granted.append(ADDRESS + b"http://127.0.0.1:9")
-    with ending(start([*OURS, name.encode()], granted, setup)) as process:
-        assert process.wait(10) == status
+@pytest.mark.parametrize("setup", UNWRITABLE_STDERR.values(), ids=UNWRITABLE_STDERR)
+@pytest.mark.parametrize(
+    ("name", "status"), [("true", 0), ("false", 1), ("/", 126), ("missing", 127)]
+)
+def test_unwritable_stderr(
+    name: str, status: int, setup: str, opted_in_environ: list[bytes]
+) -> None:
+    """A standard error that cannot be written changes nothing."""
+    opted_in_environ.append(ADDRESS_PREFIX + b"http://127.0.0.1:9")
+    with killed_at_end(start_process([*RUN, name.encode()], opted_in_environ, setup)) as process:
+        assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == status
 
 
-FOUND = b"#!/bin/sh\necho found $*\n"
-# What the format of a program is read from, and no more.
-GARBAGE = b"\x7fELF\0\0\0\0"
+PRINT_FOUND = b"#!/bin/sh\necho found $*\n"
+# The start of an ELF file, and no more.
+INVALID_ELF = b"\x7fELF\0\0\0\0"
 BASH = str(shutil.which("bash"))
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Whatever may be found on the way to a command."""
+def program_folder(tmp_path: Path) -> Path:
+    """A folder with every kind of file that the search for a command can find."""
     for name in ("first", "second", "first/folder", "first/good"):
         (tmp_path / name).mkdir()
     for name, mode, content in (
-        ("here", 0o755, FOUND),
+        ("here", 0o755, PRINT_FOUND),
         ("first/plain", 0o644, b""),
-        ("first/garbage", 0o755, GARBAGE),
+        ("first/garbage", 0o755, INVALID_ELF),
         ("first/script", 0o755, b"#!/nonexistent\n"),
         ("first/denied", 0o644, b""),
-        ("second/denied", 0o755, FOUND),
-        ("first/wrong", 0o755, GARBAGE),
-        ("second/wrong", 0o755, FOUND),
-        ("second/good", 0o755, FOUND),
+        ("second/denied", 0o755, PRINT_FOUND),
+        ("first/wrong", 0o755, INVALID_ELF),
+        ("second/wrong", 0o755, PRINT_FOUND),
+        ("second/good", 0o755, PRINT_FOUND),
     ):
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(mode)
@@ -599,58 +615,66 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-BOTH = "first:second"
-LONG = "x" * 300
+BOTH_FOLDERS = "first:second"
+LONG_NAME = "x" * 300
 
 
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        *((name, BOTH) for name in ("missing", "./missing", "first/missing", "missing/x", "")),
-        *((name, BOTH) for name in ("plain", "first/plain", "first/plain/x", "first/plain/")),
-        *((name, BOTH) for name in ("folder", "first/folder", "first/folder/", "garbage")),
-        *((name, BOTH) for name in ("first/garbage", "dangling", "first/dangling", "loop")),
-        *((name, BOTH) for name in ("first/loop", LONG, f"./{LONG}", "denied", "wrong", "good")),
-        *((name, BOTH) for name in ("second/good", "here", "./here")),
+        *(
+            (name, BOTH_FOLDERS)
+            for name in ("missing", "./missing", "first/missing", "missing/x", "")
+        ),
+        *(
+            (name, BOTH_FOLDERS)
+            for name in ("plain", "first/plain", "first/plain/x", "first/plain/")
+        ),
+        *((name, BOTH_FOLDERS) for name in ("folder", "first/folder", "first/folder/", "garbage")),
+        *((name, BOTH_FOLDERS) for name in ("first/garbage", "dangling", "first/dangling", "loop")),
+        *(
+            (name, BOTH_FOLDERS)
+            for name in ("first/loop", LONG_NAME, f"./{LONG_NAME}", "denied", "wrong", "good")
+        ),
+        *((name, BOTH_FOLDERS) for name in ("second/good", "here", "./here")),
         *(("here", path) for path in ("", ":first", "first:", "first::second", ".", "none:.")),
         ("true", None),
         ("missing", None),
     ],
 )
-def test_looked_for_as_a_shell_does(name: str, path: str | None, folder: Path) -> None:
-    """A command is found, not found or found wanting as in a shell, which is said in one line."""
+def test_search_as_in_a_shell(name: str, path: str | None, program_folder: Path) -> None:
+    """The search for a command ends as in a shell; a failure is one line."""
     variables = {} if path is None else {"PATH": path}
-    seen = [
+    shell, run = [
         subprocess.run(
             [*argv, name, "a b"],
-            cwd=folder,
+            cwd=program_folder,
             env=variables,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        for argv in ([BASH, "-c", 'exec "$0" "$@"'], [*map(os.fsdecode, OURS)])
+        for argv in ([BASH, "-c", 'exec "$0" "$@"'], [*map(os.fsdecode, RUN)])
     ]
-    assert seen[0].returncode == seen[1].returncode
-    assert seen[0].stdout == seen[1].stdout
-    said = seen[1].stderr
-    assert said.count("\n") == (1 if seen[1].returncode else 0)
-    assert not name or name not in said.removeprefix("tbot-otel run: ")
+    assert run.returncode == shell.returncode
+    assert run.stdout == shell.stdout
+    assert run.stderr.count("\n") == (1 if run.returncode else 0)
+    assert not name or name not in run.stderr.removeprefix("tbot-otel run: ")
 
 
 @pytest.mark.parametrize("name", ["script", "{0}/first/script"])
-def test_no_interpreter(name: str, folder: Path) -> None:
-    """A script whose interpreter is missing is found and can't be run, whatever a shell thinks."""
-    name = name.format(folder)
-    done = run(*map(os.fsdecode, OURS[1:]), name, PATH=str(folder / "first"))
+def test_missing_interpreter(name: str, program_folder: Path) -> None:
+    """A script whose interpreter is missing cannot be run (126). A shell may differ."""
+    name = name.format(program_folder)
+    done = run_python(*map(os.fsdecode, RUN[1:]), name, PATH=str(program_folder / "first"))
     assert (done.returncode, done.stdout) == (126, "")
     assert done.stderr.count("\n") == 1
     assert name not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "output"),
     [
         (["sh", "-c", "echo $0 $*", "-x", "--", "--log"], 0, "-x -- --log"),
         (["--", "sh", "-c", "echo $0 $*", "--", "-h"], 0, "-- -h"),
@@ -668,25 +692,25 @@ def test_no_interpreter(name: str, folder: Path) -> None:
         (["--secret=value", "echo"], 2, "unknown: --secret"),
         (["-xsecret", "echo"], 2, "unknown: -x"),
         (["-", "echo"], 2, "unknown: -"),
-        (["--", "--"], 127, "COMMAND: expected a program's path, or the name of one on PATH"),
+        (["--", "--"], 127, "COMMAND: expected a program's path, or the name of a program on PATH"),
     ],
 )
-def test_words(words: list[str], status: int, said: str, tmp_path: Path) -> None:
-    """Options end where the command begins, and a wrong one is said in one line, without values."""
-    done = run("-m", "tbot_otel", "run", *(word.format(tmp_path) for word in words))
+def test_options(words: list[str], status: int, output: str, tmp_path: Path) -> None:
+    """Options end where the command begins. A usage error is one line without values."""
+    done = run_python("-m", "tbot_otel", "run", *(word.format(tmp_path) for word in words))
     assert done.returncode == status
     if not status:
-        assert (done.stdout, done.stderr) == (f"{said}\n", "")
+        assert (done.stdout, done.stderr) == (f"{output}\n", "")
     else:
-        help_ = " (see tbot-otel run --help)" if status == 2 else ""
-        assert (done.stdout, done.stderr) == ("", f"tbot-otel run: {said}{help_}\n")
-    assert not [*tmp_path.iterdir()], "nobody opted in"
+        hint = " (see tbot-otel run --help)" if status == 2 else ""
+        assert (done.stdout, done.stderr) == ("", f"tbot-otel run: {output}{hint}\n")
+    assert not [*tmp_path.iterdir()], "a log was written without consent"
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help(option: str) -> None:
-    """Help names the options and the exit statuses, and starts nothing."""
-    done = run("-m", "tbot_otel", "run", option, "echo", "begun")
+    """Help names the options and exit statuses, and starts no command."""
+    done = run_python("-m", "tbot_otel", "run", option, "echo", "output-of-echo")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: tbot-otel run [--log FILE] [--] COMMAND")
-    assert "begun" not in done.stdout
+    assert "output-of-echo" not in done.stdout

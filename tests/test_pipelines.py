@@ -1,4 +1,4 @@
-"""The plugin in pipelines as people configure them: by variables, by a file and by hand."""
+"""The plugin in pipelines that variables, a declarative file or code configure."""
 
 import json
 import logging
@@ -31,7 +31,10 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 from opentelemetry.sdk.trace import TracerProvider
 
-from collectors import PATIENCE, Answer, Rotel, Standin, run
+from support.collectors import Collector
+from support.otlp import expected_resource, received_records
+from support.processes import WAIT_SECONDS, run_python
+from support.standins import HTTPStandin, Response, accepting_standin, recording_proxy
 from tbot_otel import (
     StartEvent,
     Status,
@@ -40,13 +43,13 @@ from tbot_otel import (
     record_start,
     session,
 )
-from test_faults import received
-from test_protocols import resource_of, standin, tapped
+
+pytestmark = pytest.mark.integration
 
 EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 SECRET = "s3cret"
-# The SDK gives no types to its constructor.
-in_memory: Callable[[], InMemoryLogRecordExporter] = InMemoryLogRecordExporter
+# The SDK's constructor has no types.
+make_in_memory_exporter: Callable[[], InMemoryLogRecordExporter] = InMemoryLogRecordExporter
 PROCESSORS = {"simple": SimpleLogRecordProcessor, "batch": BatchLogRecordProcessor}
 
 
@@ -58,22 +61,22 @@ PROCESSORS = {"simple": SimpleLogRecordProcessor, "batch": BatchLogRecordProcess
     ],
 )
 def test_entry_points(group: str, base: type, ours: type) -> None:
-    """Each entry point loads ours, which is of the kind that is asked for there."""
+    """Each entry point loads our class, which has the type that the SDK expects."""
     (point,) = entry_points(group=group, name="tbot")
     assert point.load() is ours
     assert issubclass(ours, base)
 
 
-class Way(NamedTuple):
-    """A way to configure a pipeline."""
+class Configuration(NamedTuple):
+    """A configuration of a pipeline: variables, or the exporter's arguments for an endpoint."""
 
     protocol: str
     environ: dict[str, str]
-    settings: Callable[[str], dict[str, object] | None] | None = None
+    arguments: Callable[[str], dict[str, object] | None] | None = None
 
 
-def by_variables(exporters: str, **environ: str) -> dict[str, str]:
-    """The variables of a pipeline."""
+def pipeline_variables(exporters: str, **environ: str) -> dict[str, str]:
+    """The variables that configure a pipeline."""
     return {
         "OTEL_LOGS_EXPORTER": exporters,
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "tbot",
@@ -82,19 +85,19 @@ def by_variables(exporters: str, **environ: str) -> dict[str, str]:
     }
 
 
-WAYS = {
+CONFIGURATIONS = {
     # opentelemetry-distro sets gRPC, unless the user sets a protocol.
-    "the distro's protocol": Way("grpc", by_variables("tbot")),
-    "another protocol": Way(
-        "http/protobuf", by_variables("tbot", OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf")
+    "the distro's protocol": Configuration("grpc", pipeline_variables("tbot")),
+    "another protocol": Configuration(
+        "http/protobuf", pipeline_variables("tbot", OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf")
     ),
-    "beside another exporter": Way("grpc", by_variables("console,tbot")),
+    "with another exporter": Configuration("grpc", pipeline_variables("console,tbot")),
 }
-# Declarative files came after the oldest SDK.
+# The oldest SDK does not have declarative files.
 if find_spec("opentelemetry.configuration"):
-    WAYS |= {
-        "a file with null": Way("grpc", {}, lambda _: None),
-        "a file with arguments": Way(
+    CONFIGURATIONS |= {
+        "a file with null": Configuration("grpc", {}, lambda _: None),
+        "a file with arguments": Configuration(
             "http/protobuf",
             {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1"},
             lambda endpoint: {
@@ -107,8 +110,8 @@ if find_spec("opentelemetry.configuration"):
         ),
     }
 
-# A record of another library, an event of one who does not use record_start, and one who does.
-APPLICATION = f"""
+# Emits a record of another library, an event by the SDK alone, and one by record_start.
+APPLICATION_SCRIPT = f"""
 import json
 from opentelemetry._logs import LogRecord, get_logger_provider
 from tbot_otel import StartEvent, record_start
@@ -119,24 +122,24 @@ logger.emit(LogRecord(body="{SECRET}"))
 attributes = {{**event.attributes, "{SECRET}": "{SECRET}"}}
 logger.emit(LogRecord(event_name="tbot.start", body="{SECRET}", attributes=attributes))
 session = record_start(event, logger_provider=provider)
-outcome = session.flush(15)
+outcome = session.flush(30)
 print(json.dumps([provider.resource.attributes["session.id"], session.id, outcome.status.name]))
 """
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_configured(name: str, rotel: Rotel, tmp_path: Path) -> None:
-    """A pipeline that is configured delivers events under the anonymous Resource, and no others.
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_configured(name: str, collector: Collector, tmp_path: Path) -> None:
+    """A configured pipeline delivers only events, with the anonymous Resource.
 
-    The detector's session is that of the event with none of its own.
+    An event by the SDK alone has the session id of the resource detector.
     """
-    way = WAYS[name]
-    endpoint = rotel.endpoint(way.protocol)
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **way.environ}
-    if way.settings:
-        exporter = {"tbot": way.settings(endpoint)}
+    configuration = CONFIGURATIONS[name]
+    endpoint = collector.endpoint(configuration.protocol)
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **configuration.environ}
+    if configuration.arguments:
+        exporter = {"tbot": configuration.arguments(endpoint)}
         file = tmp_path / "otel.yaml"
-        # What is JSON is YAML.
+        # JSON is also YAML.
         file.write_text(
             json.dumps(
                 {
@@ -150,14 +153,14 @@ def test_configured(name: str, rotel: Rotel, tmp_path: Path) -> None:
             )
         )
         environ["OTEL_CONFIG_FILE"] = str(file)
-    done = run(
+    done = run_python(
         str(Path(sys.executable).with_name("opentelemetry-instrument")),
-        *(sys.executable, "-c", APPLICATION),
+        *(sys.executable, "-c", APPLICATION_SCRIPT),
         timeout=60,
         TELEPORT_ANONYMOUS_TELEMETRY="1",
         OTEL_TRACES_EXPORTER="none",
         OTEL_METRICS_EXPORTER="none",
-        # The oldest SDK's own configuration uses what it deprecates.
+        # The configuration of the oldest SDK uses its own deprecated functions.
         PYTHONWARNINGS="error,ignore::DeprecationWarning",
         **environ,
     )
@@ -167,26 +170,29 @@ def test_configured(name: str, rotel: Rotel, tmp_path: Path) -> None:
     detected, recorded, status = json.loads(last)
     assert status == "DELIVERED"
     for session_id in (detected, recorded):
-        printed = rotel.find(session_id)
-        assert printed.count("EventName: tbot.start") == printed.count("LogRecord #") == 1
-        assert SECRET not in printed
-    # The other exporter sees the records as they were emitted.
-    assert (SECRET in "".join(others)) == ("console" in way.environ.get("OTEL_LOGS_EXPORTER", ""))
+        assert collector.find(session_id).event_name == "tbot.start"
+        assert SECRET not in collector.find_text(session_id)
+    # The other exporter gets the records as they were emitted.
+    assert (SECRET in "".join(others)) == (
+        "console" in configuration.environ.get("OTEL_LOGS_EXPORTER", "")
+    )
 
 
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Standin]:
-    """Opt in, and receive what leaves. A test may give the answer."""
+def standin(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[HTTPStandin]:
+    """Opt in, and receive all exports. The fixture's parameter is the response."""
     monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", "1")
-    with Standin(getattr(request, "param", Answer())) as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        yield collector
+    with HTTPStandin(getattr(request, "param", Response())) as standin:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", standin.endpoint)
+        yield standin
 
 
 @pytest.fixture(params=PROCESSORS)
-def provider(request: pytest.FixtureRequest, collector: Standin) -> Iterator[LoggerProvider]:
-    """A pipeline made by hand: our exporter behind either processor, and a telling Resource."""
-    del collector
+def provider(request: pytest.FixtureRequest, standin: HTTPStandin) -> Iterator[LoggerProvider]:
+    """A pipeline in code: our exporter with each processor, and a Resource that identifies."""
+    del standin
     provider = LoggerProvider(Resource({"host.name": SECRET, "session.id": SECRET}))
     provider.add_log_record_processor(PROCESSORS[request.param](TbotLogExporter()))
     yield provider
@@ -194,24 +200,24 @@ def provider(request: pytest.FixtureRequest, collector: Standin) -> Iterator[Log
 
 
 def emit(provider: LoggerProvider) -> None:
-    """Emit a record of another library, and an event of one who does not use record_start."""
+    """Emit a record of another library, and an event by the SDK alone."""
     logger = provider.get_logger(SECRET)
     logger.emit(LogRecord(body=SECRET, attributes={SECRET: SECRET}))
     attributes = {**EVENT.attributes, SECRET: SECRET}
     logger.emit(LogRecord(event_name="tbot.start", body=SECRET, attributes=attributes))
 
 
-def test_by_hand(provider: LoggerProvider, collector: Standin) -> None:
-    """Only events leave, with no trace and none of the pipeline's Resource."""
+def test_in_code(provider: LoggerProvider, standin: HTTPStandin) -> None:
+    """Only events leave, without the trace and without the pipeline's Resource."""
     with TracerProvider().get_tracer("app").start_as_current_span("request"):
         emit(provider)
         started = record_start(EVENT, logger_provider=provider)
-    assert started.flush(PATIENCE).status is Status.DELIVERED
-    assert all(SECRET.encode() not in request.body for request in collector.requests)
-    logs = received(collector.requests)
+    assert started.flush(WAIT_SECONDS).status is Status.DELIVERED
+    assert all(SECRET.encode() not in request.body for request in standin.requests)
+    logs = received_records(standin.requests)
     assert [attributes for attributes, _ in logs] == [
-        resource_of(session.current().id),
-        resource_of(started.id),
+        expected_resource(session.current().id),
+        expected_resource(started.id),
     ]
     for _, record in logs:
         assert record.event_name == "tbot.start"
@@ -219,7 +225,7 @@ def test_by_hand(provider: LoggerProvider, collector: Standin) -> None:
         assert record.body.WhichOneof("value") is None
 
 
-class Untouchable(Mapping[str, str]):
+class UnreadableAttributes(Mapping[str, str]):
     """Attributes that must not be read."""
 
     def __getitem__(self, _: str) -> NoReturn:
@@ -232,64 +238,64 @@ class Untouchable(Mapping[str, str]):
         raise AssertionError
 
 
-def test_others_are_not_read(collector: Standin) -> None:
-    """What is none of ours is dropped unread, and counts as exported."""
-    record = LogRecord(event_name="tbot.stop", attributes=Untouchable())
+def test_other_records_are_not_read(standin: HTTPStandin) -> None:
+    """Other records are dropped unread, and count as exported."""
+    record = LogRecord(event_name="tbot.stop", attributes=UnreadableAttributes())
     batch = [ReadableLogRecord(record, Resource({}))]
     assert TbotLogExporter().export(batch) is LogRecordExportResult.SUCCESS
-    assert collector.requests == []
+    assert standin.requests == []
 
 
-class Hook(LogRecordProcessor):
-    """A processor that does as it is told with every record, and exports none."""
+class HookProcessor(LogRecordProcessor):
+    """A processor that calls a function for each record, and exports nothing."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
-        self._act = act
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
 
     def on_emit(self, *_: object) -> None:
-        """Act."""
-        self._act()
+        """Call the function."""
+        self._function()
 
     def shutdown(self) -> None:
         """Do nothing."""
 
     def force_flush(self, *_: object, **__: object) -> bool:
-        """Hold nothing back."""
+        """Do nothing."""
         return True
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_consent_withdrawn(
-    processor: str, collector: Standin, monkeypatch: pytest.MonkeyPatch
+    processor: str, standin: HTTPStandin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Consent that is withdrawn between emission and export holds the record back."""
+    """When consent is withdrawn between emission and export, the record is not sent."""
     provider = LoggerProvider()
-    withdraw = Hook(lambda: monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", "0"))
+    withdraw = HookProcessor(lambda: monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", "0"))
     provider.add_log_record_processor(withdraw)
     provider.add_log_record_processor(PROCESSORS[processor](TbotLogExporter()))
-    outcome = record_start(EVENT, logger_provider=provider).flush(PATIENCE)
+    outcome = record_start(EVENT, logger_provider=provider).flush(WAIT_SECONDS)
     provider.shutdown()
     assert outcome.status is Status.REFUSED
     assert outcome.reason == "TELEPORT_ANONYMOUS_TELEMETRY opts out"
-    assert collector.requests == []
+    assert standin.requests == []
 
 
-def test_after_shutdown(provider: LoggerProvider, collector: Standin) -> None:
-    """After a shutdown of the pipeline nothing leaves, and nothing is raised."""
+def test_after_shutdown(provider: LoggerProvider, standin: HTTPStandin) -> None:
+    """After a shutdown of the pipeline, nothing is sent or raised."""
     provider.shutdown()
     emit(provider)
-    outcome = record_start(EVENT, logger_provider=provider).flush(PATIENCE)
+    outcome = record_start(EVENT, logger_provider=provider).flush(WAIT_SECONDS)
     assert outcome.status is Status.HANDED_OVER
-    assert collector.requests == []
+    assert standin.requests == []
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_exporter_after_shutdown(used: bool, collector: Standin) -> None:
-    """After its own shutdown an exporter fails to export, whether it was in use or not."""
-    inner = in_memory()
-    given = LoggerProvider()
-    given.add_log_record_processor(SimpleLogRecordProcessor(inner))
-    emit(given)
+def test_exporter_after_shutdown(used: bool, standin: HTTPStandin) -> None:
+    """After its shutdown, a used or unused exporter fails to export."""
+    inner = make_in_memory_exporter()
+    source = LoggerProvider()
+    source.add_log_record_processor(SimpleLogRecordProcessor(inner))
+    emit(source)
     batch = inner.get_finished_logs()
     exporter = TbotLogExporter()
     if used:
@@ -297,32 +303,32 @@ def test_exporter_after_shutdown(used: bool, collector: Standin) -> None:
     exporter.shutdown()
     assert exporter.export(batch) is LogRecordExportResult.FAILURE
     assert exporter.force_flush()
-    assert len(collector.requests) == used
+    assert len(standin.requests) == used
 
 
 @pytest.mark.usefixtures("opted_in")
-def test_exporter_to_hand_over_to() -> None:
-    """An exporter that is given in code gets what may leave, in place of an official one."""
-    inner = in_memory()
+def test_exporter_argument() -> None:
+    """An exporter from an argument gets the permitted attributes, in place of an official one."""
+    inner = make_in_memory_exporter()
     provider = LoggerProvider(Resource({"host.name": SECRET}))
     provider.add_log_record_processor(SimpleLogRecordProcessor(TbotLogExporter(inner)))
     emit(provider)
     started = record_start(EVENT, logger_provider=provider)
-    assert started.flush(PATIENCE).status is Status.DELIVERED
+    assert started.flush(WAIT_SECONDS).status is Status.DELIVERED
     assert [dict(each.resource.attributes) for each in inner.get_finished_logs()] == [
-        resource_of(session.current().id),
-        resource_of(started.id),
+        expected_resource(session.current().id),
+        expected_resource(started.id),
     ]
     assert [each.log_record.body for each in inner.get_finished_logs()] == [None, None]
 
 
 @pytest.mark.usefixtures("opted_in")
-def test_pipeline_without_ours() -> None:
-    """A pipeline without our exporter has the record under its own Resource, and says no more."""
-    inner = in_memory()
+def test_pipeline_without_our_exporter() -> None:
+    """A pipeline without our exporter gets the record with its own Resource."""
+    inner = make_in_memory_exporter()
     provider = LoggerProvider(Resource({"service.name": "payroll"}))
     provider.add_log_record_processor(BatchLogRecordProcessor(inner))
-    outcome = record_start(EVENT, logger_provider=provider).flush(PATIENCE)
+    outcome = record_start(EVENT, logger_provider=provider).flush(WAIT_SECONDS)
     provider.shutdown()
     assert outcome.status is Status.HANDED_OVER
     (log,) = inner.get_finished_logs()
@@ -334,40 +340,40 @@ def test_pipeline_without_ours() -> None:
 @pytest.mark.usefixtures("opted_in")
 def test_blocked_pipeline() -> None:
     """A pipeline that blocks does not block the caller."""
-    emitted, goes_on = threading.Event(), threading.Event()
+    emitted, released = threading.Event(), threading.Event()
 
     def block() -> None:
         emitted.set()
-        assert goes_on.wait(PATIENCE)
+        assert released.wait(WAIT_SECONDS)
 
     provider = LoggerProvider()
-    provider.add_log_record_processor(Hook(block))
+    provider.add_log_record_processor(HookProcessor(block))
     started = record_start(EVENT, logger_provider=provider)
-    assert emitted.wait(PATIENCE)
+    assert emitted.wait(WAIT_SECONDS)
     assert started.flush(0).status is Status.PENDING
-    goes_on.set()
-    assert started.flush(PATIENCE).status is Status.HANDED_OVER
+    released.set()
+    assert started.flush(WAIT_SECONDS).status is Status.HANDED_OVER
 
 
 @pytest.mark.usefixtures("opted_in")
 def test_pipeline_that_raises() -> None:
-    """A pipeline that raises makes the start fail, and raises nothing in the caller."""
+    """If a pipeline raises, the start fails and the caller sees no exception."""
 
     def fail() -> NoReturn:
         raise ValueError(SECRET)
 
     provider = LoggerProvider()
-    provider.add_log_record_processor(Hook(fail))
-    outcome = record_start(EVENT, logger_provider=provider).flush(PATIENCE)
+    provider.add_log_record_processor(HookProcessor(fail))
+    outcome = record_start(EVENT, logger_provider=provider).flush(WAIT_SECONDS)
     assert (outcome.status, outcome.reason) == (
         Status.FAILED,
-        "it could not be sent (ValueError)",
+        "the record was not sent (ValueError)",
     )
 
 
 @pytest.mark.parametrize("private", [True, False])
-def test_instrumented_requests(private: bool, collector: Standin) -> None:
-    """Our export takes no part in a trace where the HTTP client is instrumented."""
+def test_instrumented_requests(private: bool, standin: HTTPStandin) -> None:
+    """With an instrumented HTTP client, our export is not part of a trace."""
     tracers = TracerProvider()
     pipeline = LoggerProvider()
     pipeline.add_log_record_processor(SimpleLogRecordProcessor(TbotLogExporter()))
@@ -376,20 +382,20 @@ def test_instrumented_requests(private: bool, collector: Standin) -> None:
     try:
         with tracers.get_tracer("app").start_as_current_span("request"):
             started = record_start(EVENT, logger_provider=None if private else pipeline)
-            assert started.flush(PATIENCE).status is Status.DELIVERED
-            requests.post(collector.endpoint, timeout=PATIENCE)
+            assert started.flush(WAIT_SECONDS).status is Status.DELIVERED
+            requests.post(standin.endpoint, timeout=WAIT_SECONDS)
     finally:
         instrumentor.uninstrument()
         pipeline.shutdown()
-    ours, other = collector.requests
+    ours, other = standin.requests
     assert not ours.headers.keys() & {"traceparent", "tracestate", "baggage"}
     assert "traceparent" in other.headers
 
 
 @pytest.mark.filterwarnings("ignore:.*LoggingHandler:DeprecationWarning")
-@pytest.mark.parametrize("collector", [Answer(400)], indirect=True)
-def test_logs_do_not_loop(provider: LoggerProvider, collector: Standin) -> None:
-    """Logs that an export makes, fed back into its own pipeline, cause no further export."""
+@pytest.mark.parametrize("standin", [Response(400)], indirect=True)
+def test_no_export_loop(provider: LoggerProvider, standin: HTTPStandin) -> None:
+    """Log records that an export causes in its own pipeline do not cause another export."""
     root = logging.getLogger()
     handler = LoggingHandler(logger_provider=provider)
     level = root.level
@@ -397,16 +403,16 @@ def test_logs_do_not_loop(provider: LoggerProvider, collector: Standin) -> None:
     root.setLevel(logging.DEBUG)
     try:
         for _ in range(3):
-            outcome = record_start(EVENT, logger_provider=provider).flush(PATIENCE)
-            assert outcome.reason == "the Collector answered 400"
+            outcome = record_start(EVENT, logger_provider=provider).flush(WAIT_SECONDS)
+            assert outcome.reason == "the Collector responded with 400"
             provider.force_flush()
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
-    assert len(collector.requests) == 3
+    assert len(standin.requests) == 3
 
 
-FORK = f"""
+FORK_SCRIPT = f"""
 import os, signal, sys
 from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import LoggerProvider, export
@@ -420,13 +426,13 @@ provider.add_log_record_processor(getattr(export, processor)(TbotLogExporter()))
 def emit():
     record = LogRecord(event_name="tbot.start", attributes=event.attributes)
     provider.get_logger("{SECRET}").emit(record)
-    print(record_start(event, logger_provider=provider).flush(15).status.name)
+    print(record_start(event, logger_provider=provider).flush(30).status.name)
     sys.stdout.flush()
 
 if used == "used":
     emit()
 if os.fork() == 0:
-    signal.alarm(20)
+    signal.alarm(50)
     emit()
     os._exit(0)
 os.wait()
@@ -439,38 +445,41 @@ emit()
 )
 @pytest.mark.parametrize("processor", PROCESSORS.values())
 def test_fork(protocol: str, used: str, processor: type) -> None:
-    """After a fork the child's events arrive in a session of its own, and its parent's go on.
+    """After a fork, events of child and parent arrive, with a session id for each process.
 
-    gRPC itself has to be forked before its first use.
+    gRPC supports a fork only before its first use.
     """
-    with standin(protocol) as collector, tapped(collector.endpoint) as (endpoint, said):
-        done = run(
-            *("-c", FORK, processor.__name__, used),
+    with (
+        accepting_standin(protocol) as collector,
+        recording_proxy(collector.endpoint) as (endpoint, connections),
+    ):
+        done = run_python(
+            *("-c", FORK_SCRIPT, processor.__name__, used),
             timeout=60,
             TELEPORT_ANONYMOUS_TELEMETRY="1",
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
-            # From 3.12 on Python warns of a fork beside a thread.
+            # Python 3.12 warns of a fork while threads run.
             PYTHONWARNINGS="error,ignore::DeprecationWarning",
         )
-    sessions = [str(logs["session.id"]) for logs, _ in received(collector.requests)]
+    sessions = [str(logs["session.id"]) for logs, _ in received_records(collector.requests)]
     times = 3 if used else 2
     assert done.stdout.split() == ["DELIVERED"] * times, done.stderr
     assert len(sessions) == 2 * times
     *before, child, _, parent, _ = sessions
     assert child != parent
     assert before[:1] in ([], [parent])
-    # Each start has one of its own, beside those of the two processes.
+    # Each start has a session id, and each process has one.
     assert len(set(sessions)) == times + 2
-    # No process wrote to a connection of the other's.
-    assert not any(child.encode() in each and parent.encode() in each for each in said)
+    # No connection is used by both processes.
+    assert not any(child.encode() in each and parent.encode() in each for each in connections)
 
 
-class Leaving(LogRecordProcessor):
-    """Ends the thread that it is called on."""
+class ExitingProcessor(LogRecordProcessor):
+    """A processor that ends the thread that calls it."""
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> NoReturn:  # noqa: ARG002
-        """Leave."""
+        """End the thread."""
         raise SystemExit(7)
 
     def shutdown(self) -> None:
@@ -482,11 +491,11 @@ class Leaving(LogRecordProcessor):
 
 
 @pytest.mark.usefixtures("opted_in")
-def test_a_pipeline_that_leaves() -> None:
-    """A pipeline that ends its thread fails its own start, and no later one."""
+def test_pipeline_that_exits() -> None:
+    """A pipeline that ends its thread fails its own start, but not the next one."""
     provider = LoggerProvider()
-    provider.add_log_record_processor(Leaving())
+    provider.add_log_record_processor(ExitingProcessor())
     for _ in range(2):
-        outcome = record_start(EVENT, logger_provider=provider).flush(15)
-        assert outcome.reason == "it could not be sent (SystemExit)"
+        outcome = record_start(EVENT, logger_provider=provider).flush(30)
+        assert outcome.reason == "the record was not sent (SystemExit)"
     provider.shutdown()

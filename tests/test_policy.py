@@ -1,5 +1,6 @@
-"""The policy: one table of cases, and every caller gives what it says."""
+"""The policy: each of its callers must decide as the table of cases says."""
 
+import argparse
 import json
 import shlex
 from collections import Counter
@@ -18,85 +19,87 @@ from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from cases import CASES, WHOLE, Case, Refusal, tbot_that
-from collectors import Answer, Standin, plain
-from tbot_otel.cli import main
-from tbot_otel.events import EVENTS, START
-from tbot_otel.exporter import TbotLogExporter, anonymise
+from support.cases import CASES, FULL_ATTRIBUTES, Case, Refusal, restrict_case
+from support.fuzzing import examples
+from support.otlp import attribute_values
+from support.processes import install_tbot_script
+from support.standins import HTTPStandin, Response
+from tbot_otel.cli import _source, main
+from tbot_otel.exporter import TbotLogExporter, anonymize
 from tbot_otel.policy import Permitted, Reason, Refused, decide
+from tbot_otel.registry import EVENTS, START
 
 PERMITTED = [case for case in CASES if not isinstance(case.expected, Refusal)]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
-def check(verdict: Permitted | Refused, case: Case) -> None:
-    """Compare what was decided, the order of the attributes included, with the table."""
+def assert_decision(decision: Permitted | Refused, case: Case) -> None:
+    """Compare a decision, including the order of the attributes, with the table."""
     if isinstance(case.expected, Refusal):
-        assert isinstance(verdict, Refused)
-        assert (verdict.reason, verdict.attribute) == case.expected
+        assert isinstance(decision, Refused)
+        assert (decision.reason, decision.attribute) == case.expected
     else:
-        assert isinstance(verdict, Permitted)
-        assert verdict.event_name == case.event_name
-        assert list(verdict.attributes.items()) == list(case.expected.items())
-        assert verdict.left_out == case.left_out
+        assert isinstance(decision, Permitted)
+        assert decision.event_name == case.event_name
+        assert list(decision.attributes.items()) == list(case.expected.items())
+        assert decision.left_out == case.left_out
 
 
 def log_record(case: Case) -> LogRecord:
-    """The case as anybody's log record."""
+    """Return the case as a log record of any library."""
     return LogRecord(event_name=case.event_name, attributes=case.attributes)
 
 
 @each_case
 def test_decide(case: Case) -> None:
-    """The policy decides as the table says, and changes nothing of what it is given."""
+    """The policy decides as the table says and does not change its arguments."""
     attributes = None if case.attributes is None else MappingProxyType(dict(case.attributes))
-    check(decide(case.event_name, attributes), case)
+    assert_decision(decide(case.event_name, attributes), case)
 
 
 @pytest.mark.parametrize("case", PERMITTED, ids=lambda case: case.id)
-def test_permitted_again(case: Case) -> None:
-    """What is permitted is permitted again, as it is, and nothing is left out of it."""
+def test_decide_again(case: Case) -> None:
+    """A permitted record is permitted again without a change."""
     assert isinstance(case.expected, dict)
-    check(decide("tbot.start", case.expected), case._replace(left_out=[]))
+    assert_decision(decide("tbot.start", case.expected), case._replace(left_out=[]))
 
 
+@examples(100)
 @given(
     st.dictionaries(
-        st.sampled_from([*WHOLE]) | st.text(),
+        st.sampled_from([*FULL_ATTRIBUTES]) | st.text(),
         st.text() | st.integers() | st.floats() | st.none() | st.booleans() | st.binary(),
     )
 )
 def test_any_attributes(attributes: dict[str, object]) -> None:
-    """Whatever comes in, what leaves is the registry's, and is permitted again as it is."""
-    verdict = decide("tbot.start", attributes)
-    if isinstance(verdict, Refused):
-        assert verdict.reason is Reason.NOT_A_COUNT
+    """Only attributes of the registry leave, with values that are permitted again unchanged."""
+    decision = decide("tbot.start", attributes)
+    if isinstance(decision, Refused):
+        assert decision.reason is Reason.NOT_A_COUNT
         return
     for attribute in START.attributes:
-        if attribute.name in verdict.attributes or not attribute.optional:
-            value = verdict.attributes.pop(attribute.name)
+        if attribute.name in decision.attributes or not attribute.optional:
+            value = decision.attributes.pop(attribute.name)
             assert attribute.admit(value) == value
-    assert verdict.attributes == {}
+    assert decision.attributes == {}
 
 
-def test_the_table_is_complete() -> None:
-    """Every reason, every event and every value that the registry lists has its case."""
+def test_table_is_complete() -> None:
+    """The table has a case for every reason and every event.
+
+    `test_registry` checks that it has cases for every attribute.
+    """
     reasons = {reason for case in CASES for _, reason in case.left_out}
     refusals = {case.expected.reason for case in CASES if isinstance(case.expected, Refusal)}
     assert reasons | refusals == set(Reason)
     assert {case.event_name for case in PERMITTED} == {*EVENTS}
-    for attribute in START.attributes:
-        kept = [
-            case.expected.get(attribute.name) for case in CASES if isinstance(case.expected, dict)
-        ]
-        assert {*attribute.values} <= {*kept}
 
 
 @each_case
-def test_anonymise(case: Case) -> None:
-    """The exporter copies of a record what the table says."""
-    record, verdict = anonymise(ReadableLogRecord(log_record(case), Resource.get_empty()))
-    check(verdict, case)
+def test_anonymize(case: Case) -> None:
+    """The exporter copies the part of a record that the table permits."""
+    record, decision = anonymize(ReadableLogRecord(log_record(case), Resource.get_empty()))
+    assert_decision(decision, case)
     if isinstance(case.expected, Refusal):
         assert record is None
     else:
@@ -108,65 +111,85 @@ def test_anonymise(case: Case) -> None:
 @pytest.mark.usefixtures("opted_in")
 @each_case
 def test_exporter(case: Case) -> None:
-    """Through a pipeline comes what the table says, and what was left out is counted."""
+    """A pipeline exports the record that the table permits and counts the reasons."""
     memory = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     exporter = TbotLogExporter(memory)
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
-    provider.get_logger("anybody").emit(log_record(case))
-    left = [
+    provider.get_logger("a library").emit(log_record(case))
+    exported = [
         (record.log_record.event_name, record.log_record.attributes)
         for record in memory.get_finished_logs()
     ]
     if isinstance(case.expected, Refusal):
-        assert left == []
+        assert exported == []
         assert exporter.left_out == {case.expected.reason: 1}
     else:
-        assert left == [("tbot.start", case.expected)]
+        assert exported == [("tbot.start", case.expected)]
         assert exporter.left_out == Counter(reason for _, reason in case.left_out)
 
 
-class Typed(NamedTuple):
-    """How a command is given a case: words, and what tbot, the file and the variables say."""
+class CommandInputs(NamedTuple):
+    """The inputs that give a case to a command: options, tbot.yaml, tbot, and variables."""
 
-    words: list[str]
+    options: list[str]
     version: str
     join_method: str
     helper: str
     helper_version: str
 
 
-def typed(case: Case) -> Typed | None:
-    """Return how a command is given a case; None where there is no way."""
-    given = {**(case.attributes or {})}
-    mode = {"one-shot": "--oneshot", "daemon": "--daemon"}.get(str(given.pop("tbot.run_mode", "")))
+def options_by_attribute() -> dict[str, str]:
+    """Return the option of emit and preview for each attribute that has one."""
+    parser = argparse.ArgumentParser()
+    _source.configure(parser)
+    return {
+        action.dest: action.option_strings[0]
+        for action in parser._actions
+        if action.dest in FULL_ATTRIBUTES
+    }
+
+
+OPTIONS = options_by_attribute()
+COMMAND_ATTRIBUTES = {*OPTIONS, *_source.helper_attributes()}
+MODE_OPTIONS = {"one-shot": "--oneshot", "daemon": "--daemon"}
+
+
+def command_inputs(case: Case) -> CommandInputs | None:
+    """Return the inputs that give a case to a command; None if none do."""
+    remaining = {**(case.attributes or {})}
+    mode = MODE_OPTIONS.get(str(remaining.pop("tbot.run_mode", "")))
     texts = [
         text
         for name in ("tbot.version", "tbot.join_type", "tbot.helper", "tbot.helper_version")
-        # Neither a variable nor a shell script has a NUL.
-        if isinstance(text := given.pop(name, ""), str) and "\0" not in text
+        # Variables and shell scripts cannot contain NUL.
+        if isinstance(text := remaining.pop(name, ""), str) and "\0" not in text
     ]
     if (
         case.event_name != "tbot.start"
         or isinstance(case.expected, Refusal)
-        or not given.keys() <= WHOLE.keys()
+        or not remaining.keys() <= OPTIONS.keys()
+        # An option refuses every other value.
+        or not remaining.items() <= case.expected.items()
         or mode is None
         or len(texts) != 4
-        # tbot's own line ends a version at a space.
+        # In tbot's output, a version ends at a space.
         or texts[0].split() not in ([], [texts[0]])
     ):
         return None
-    counts = [
-        f"--{name.removeprefix('tbot.').replace('_', '-')}={count}" for name, count in given.items()
-    ]
-    return Typed([mode, *counts], *texts)
+    options = [f"{OPTIONS[name]}={value}" for name, value in remaining.items()]
+    return CommandInputs([mode, *options], *texts)
 
 
-TYPED = [(case, inputs) for case in CASES if (inputs := typed(case))]
+COMMAND_CASES = [
+    pytest.param(case, inputs, id=case.id)
+    for case in (restrict_case(case, COMMAND_ATTRIBUTES) for case in CASES)
+    if case and (inputs := command_inputs(case))
+]
 
 
-def without_what_is_new(request: dict[str, Any]) -> dict[str, Any]:
-    """Return a request without what is new at every run: its session and its times."""
+def without_session_and_times(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request without its session and its times, which are new at every run."""
     (logs,) = request["resourceLogs"]
     (record,) = logs["scopeLogs"][0]["logRecords"]
     resource = logs["resource"]
@@ -178,38 +201,43 @@ def without_what_is_new(request: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Standin]:
-    """A Collector that takes everything."""
-    with Standin(Answer()) as standin:
+def standin() -> Iterator[HTTPStandin]:
+    """A stand-in for a Collector that accepts every export."""
+    with HTTPStandin(Response()) as standin:
         yield standin
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("opted_in")
-@pytest.mark.parametrize("pair", TYPED, ids=[case.id for case, _ in TYPED])
+@pytest.mark.parametrize(("case", "inputs"), COMMAND_CASES)
 def test_commands(
-    pair: tuple[Case, Typed],
-    collector: Standin,
+    case: Case,
+    inputs: CommandInputs,
+    *,
+    standin: HTTPStandin,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What preview prints is what the table says and what emit sends; both name what they left."""
-    case, given = pair
+    """Preview prints the record that the table permits, and emit sends the same record.
+
+    Both name the attributes that policy changed or left out.
+    """
     config = tmp_path / "tbot.yaml"
-    config.write_text(f"onboarding: {{join_method: {json.dumps(given.join_method)}}}")
-    words = ["--config", str(config), *given.words]
-    line = f"Teleport v{given.version} git:v18.3.0-0-gabcdef1 go1.24.9" if given.version else ""
-    monkeypatch.setenv("PATH", tbot_that(tmp_path, f"printf '%s\\n' {shlex.quote(line)}"))
-    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER", given.helper)
-    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER_VERSION", given.helper_version)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+    config.write_text(f"onboarding: {{join_method: {json.dumps(inputs.join_method)}}}")
+    words = ["--config", str(config), *inputs.options]
+    line = f"Teleport v{inputs.version} git:v18.3.0-0-gabcdef1 go1.24.9" if inputs.version else ""
+    monkeypatch.setenv("PATH", install_tbot_script(tmp_path, f"printf '%s\\n' {shlex.quote(line)}"))
+    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER", inputs.helper)
+    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER_VERSION", inputs.helper_version)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", standin.endpoint)
 
     assert main(["preview", *words]) == 0
     printed = capsys.readouterr()
     previewed = json.loads(printed.out)
     (record,) = previewed["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     assert record["eventName"] == "tbot.start"
-    assert plain(record["attributes"]) == case.expected
+    assert attribute_values(record["attributes"]) == case.expected
     left_out = [f"tbot-otel: {name}: {reason.value}" for name, reason in case.left_out]
     assert printed.err.splitlines() == left_out
 
@@ -217,7 +245,7 @@ def test_commands(
     printed = capsys.readouterr()
     assert printed.err.splitlines()[:-1] == left_out
     sent = MessageToDict(
-        ExportLogsServiceRequest.FromString(collector.requests[-1].body),
+        ExportLogsServiceRequest.FromString(standin.requests[-1].body),
         use_integers_for_enums=True,
     )
-    assert without_what_is_new(sent) == without_what_is_new(previewed)
+    assert without_session_and_times(sent) == without_session_and_times(previewed)

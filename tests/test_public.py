@@ -1,4 +1,4 @@
-"""What the package shows to the outside: its names, its entry points, and what is installed."""
+"""The public names, the entry points, and the installed package."""
 
 import importlib
 import importlib.metadata
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import tbot_otel
-from collectors import run
+from support.processes import run_python
 
-PUBLIC = [
+PUBLIC_NAMES = [
     "BotConfigError",
     "Consent",
     "ExporterConfigurationError",
@@ -30,53 +30,59 @@ PUBLIC = [
     "__version__",
     "record_start",
 ]
-ROOMS = [
+MODULES = [
     module.name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
-    # The one runs at once, the other is generated.
+    # The first runs the command line, the second is generated.
     if module.name not in ("tbot_otel.__main__", "tbot_otel.connect.tbot_pb")
 ]
 
 
 def test_all() -> None:
-    """The public names are these, and nothing else is offered."""
-    assert tbot_otel.__all__ == PUBLIC
-    assert dir(tbot_otel) == PUBLIC
-    assert {*tbot_otel._HOMES, "__version__"} == {*PUBLIC}
+    """The package has these public names and no others."""
+    assert tbot_otel.__all__ == PUBLIC_NAMES
+    assert dir(tbot_otel) == PUBLIC_NAMES
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
-def test_names(name: str) -> None:
-    """A public name loads, calls itself so, and has a docstring of its own."""
+def test_lazy_exports() -> None:
+    """Each public name except the version is loaded on first use."""
+    assert sorted([*tbot_otel._LAZY_EXPORTS, "__version__"]) == sorted(tbot_otel.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC_NAMES if name != "__version__"])
+def test_public_name(name: str) -> None:
+    """A public name loads, has this name in its module, and has a docstring."""
     value = getattr(tbot_otel, name)
     assert value.__name__ == name
     assert value.__module__.startswith("tbot_otel.")
-    # A class's own: a class without one would show its base's.
+    # A class without a docstring inherits its base's.
     assert vars(value)["__doc__"] if inspect.isclass(value) else value.__doc__
+    assert getattr(importlib.import_module(value.__module__), name) is value
     assert getattr(tbot_otel, name) is value
 
 
 def test_unknown_name() -> None:
-    """Any other name is missing, as from any module."""
+    """An unknown name raises the usual AttributeError."""
     with pytest.raises(AttributeError, match=r"^module 'tbot_otel' has no attribute 'anything'$"):
-        getattr(tbot_otel, "anything")  # noqa: B009 - the checkers know that it is missing
+        getattr(tbot_otel, "anything")  # noqa: B009 - mypy would report it
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_rooms(name: str) -> None:
-    """Every room can be imported first, and says what it is for."""
-    done = run("-c", f"import {name}; print({name}.__doc__)")
+@pytest.mark.integration
+@pytest.mark.parametrize("name", MODULES)
+def test_module(name: str) -> None:
+    """Each module can be imported first, and has a docstring."""
+    done = run_python("-c", f"import {name}; print({name}.__doc__)")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout != "None\n"
 
 
 def test_version() -> None:
-    """The version is the distribution's."""
+    """The version is that of the distribution."""
     assert importlib.metadata.version("tbot-otel") == tbot_otel.__version__
 
 
 def test_typed() -> None:
-    """Type checkers are told that there are types."""
+    """The package is marked as typed."""
     assert (resources.files("tbot_otel") / "py.typed").is_file()
 
 
@@ -89,18 +95,18 @@ def test_typed() -> None:
     ],
 )
 def test_entry_points(group: str, name: str, value: str) -> None:
-    """The command and the plugins are declared, once each, and load."""
+    """The command and the plugins are declared once each and load."""
     (entry_point,) = importlib.metadata.entry_points(group=group, name=name)
     assert entry_point.value == value
     assert callable(entry_point.load())
 
 
 def test_no_other_entry_points() -> None:
-    """Nothing else of ours is plugged in anywhere."""
+    """The package has no other entry points."""
     assert len(importlib.metadata.distribution("tbot-otel").entry_points) == 3
 
 
 def test_installed() -> None:
-    """In continuous integration, what is tested is what people install, not the checkout."""
+    """In continuous integration, the tests import the installed package, not the checkout."""
     from_checkout = Path(__file__).parents[1] / "src" in Path(tbot_otel.__file__).parents
     assert not (from_checkout and os.environ.get("CI"))

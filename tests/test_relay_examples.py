@@ -1,4 +1,4 @@
-"""The examples of `tbot-otel relay`: each runs as its host would run it, and does what it says."""
+"""The examples of `tbot-otel relay`, run as on their hosts."""
 
 import contextlib
 import copy
@@ -15,7 +15,6 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,37 +30,41 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
-import agent
-from cases import WHOLE
-from collectors import PATIENCE, Answer, HTTPStandin, Official, Standin, free_port, plain, running
+from support import agent
+from support.cases import FULL_ATTRIBUTES
+from support.collectors import Official
+from support.documents import leaf_values
+from support.messages import new_session_id
+from support.otlp import attribute_values
+from support.processes import WAIT_SECONDS, free_port, running_server, wait_until
+from support.standins import HTTPStandin, Response, StandinServer
 from tbot_otel.connect import PATH, Report
-from tbot_otel.events import RESOURCE, START
-from tbot_otel.relay.batch import Batch
-from tbot_otel.relay.server import DRAIN_WITHIN
-from test_run_examples import leaves
+from tbot_otel.registry import RESOURCE, START
+from tbot_otel.relay.batch import ReportBatch
+from tbot_otel.relay.server import SHUTDOWN_TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "relay"
-RELAY = Path(sysconfig.get_path("scripts")) / "tbot-otel"
-COLLECTORS = {"counts.yaml", "edge.yaml", "gateway.yaml", "only-starts.yaml"}
-HOSTS = {"Containerfile", "kubernetes.yaml", "tbot-otel-relay.service"}
+COMMAND = Path(sysconfig.get_path("scripts")) / "tbot-otel"
+COLLECTOR_CONFIGS = {"counts.yaml", "edge.yaml", "gateway.yaml", "only-starts.yaml"}
+HOST_FILES = {"Containerfile", "kubernetes.yaml", "tbot-otel-relay.service"}
 
-ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SECRET = "0123456789abcdef-SECRET"
-PROBES = ["/healthz", "/readyz"]
+PROBE_PATHS = ["/healthz", "/readyz"]
 
 
-def read(name: str, changes: Mapping[str, str]) -> str:
-    """An example, changed as its first lines say; what is changed has to be in it."""
+def read_example(name: str, replacements: Mapping[str, str]) -> str:
+    """Return an example with replacements. Each replaced text has to be in it."""
     text = (EXAMPLES / name).read_text()
-    for shown, here in changes.items():
-        assert shown in text
-        text = text.replace(shown, here)
+    for original, replacement in replacements.items():
+        assert original in text
+        text = text.replace(original, replacement)
     return text
 
 
 class Server(NamedTuple):
-    """A command that serves on a port, and the variables that it has."""
+    """A command that serves on a port, and its variables."""
 
     words: Sequence[str]
     port: int
@@ -71,50 +74,50 @@ class Server(NamedTuple):
     def running(self, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         """Run it until the block ends."""
         assignments = [f"{name}={value}" for name, value in self.environ.items()]
-        with running(["env", *assignments, *self.words], log, self.port) as process:
+        with running_server(["env", *assignments, *self.words], log, self.port) as process:
             yield process
 
-    def ask(self, path: str, content: bytes | None = None, content_type: str = "") -> int:
-        """The status of a GET, or of a POST of some content."""
+    def request(self, path: str, content: bytes | None = None, content_type: str = "") -> int:
+        """Send a GET, or a POST of some content, and return the status."""
         url = f"http://127.0.0.1:{self.port}{path}"
         request = urllib.request.Request(url, content, {"Content-Type": content_type})
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return int(answer.status)
+            with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
+                return int(response.status)
         except urllib.error.HTTPError as error:
             error.close()
             return error.code
 
 
-def relay(endpoint: str, **environ: str) -> Server:
-    """A relay that hands over to a Collector."""
+def relay_server(endpoint: str, **environ: str) -> Server:
+    """A relay that exports to a Collector."""
     port = free_port()
-    words = [str(RELAY), "relay", "--listen", f"127.0.0.1:{port}"]
-    return Server(words, port, {ENDPOINT: endpoint, **environ})
+    words = [str(COMMAND), "relay", "--listen", f"127.0.0.1:{port}"]
+    return Server(words, port, {ENDPOINT_VARIABLE: endpoint, **environ})
 
 
-def report(server: Server, prefix: str = "", *, oneshot: bool = True) -> tuple[str, str]:
-    """Report a start, and return its session and the answer."""
-    session = str(uuid.uuid4())
-    message = agent.request(session, oneshot=oneshot)
-    return session, agent.call_raw(f"http://127.0.0.1:{server.port}{prefix}", message)
+def report_start(server: Server, prefix: str = "", *, oneshot: bool = True) -> tuple[str, str]:
+    """Report a start, and return its session id and the code of the response."""
+    session_id = new_session_id()
+    message = agent.build_request(session_id, oneshot=oneshot)
+    return session_id, agent.call_with_http(f"http://127.0.0.1:{server.port}{prefix}", message)
 
 
-def collector(
-    binary: Path, folder: Path, name: str, port: int, changes: Mapping[str, str]
+def collector_server(
+    binary: Path, folder: Path, name: str, port: int, replacements: Mapping[str, str]
 ) -> Server:
-    """The official Collector with an example of its configuration."""
+    """The official Collector with the configuration of an example."""
     config = folder / name
-    config.write_text(read(name, changes))
-    # Its own metrics have one port, and here are several of it.
-    quiet = "--set=service.telemetry.metrics.level=none"
-    words = [str(binary), "--config", str(config), quiet]
+    config.write_text(read_example(name, replacements))
+    # Several Collectors run here, and its own metrics have a fixed port.
+    no_metrics = "--set=service.telemetry.metrics.level=none"
+    words = [str(binary), "--config", str(config), no_metrics]
     return Server(words, port, {"CLICKHOUSE_PASSWORD": "example"})
 
 
 def test_all() -> None:
-    """Every example is tested here, and begins with two lines of what it is and what to change."""
-    assert {path.name for path in EXAMPLES.iterdir()} == COLLECTORS | HOSTS
+    """Every example is tested here. It begins with two lines: its purpose, and what to change."""
+    assert {path.name for path in EXAMPLES.iterdir()} == COLLECTOR_CONFIGS | HOST_FILES
     for path in EXAMPLES.iterdir():
         first, second, third = path.read_text().splitlines()[:3]
         assert first.startswith("# ")
@@ -122,34 +125,35 @@ def test_all() -> None:
         assert not third.startswith("#")
 
 
-@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
-def test_edge(ended_by: signal.Signals, official_binary: Path, tmp_path: Path) -> None:
-    """What was acknowledged while the gateway was down is delivered after the edge's restart."""
+@pytest.mark.integration
+@pytest.mark.parametrize("end_signal", [signal.SIGTERM, signal.SIGKILL])
+def test_edge(end_signal: signal.Signals, official_binary: Path, tmp_path: Path) -> None:
+    """Starts acknowledged while the gateway is down are delivered after a restart of the edge."""
     gateway = Official(official_binary, tmp_path)
     port = free_port()
-    changes = {
+    replacements = {
         ":4318\nexporters": f":{port}\nexporters",
         "https://gateway.example.com:4318": gateway.endpoint("http/protobuf"),
         "/var/lib/otelcol/queue": str(tmp_path / "queue"),
     }
-    edge = collector(official_binary, tmp_path, "edge.yaml", port, changes)
-    server = relay(f"http://localhost:{port}")
+    edge = collector_server(official_binary, tmp_path, "edge.yaml", port, replacements)
+    server = relay_server(f"http://localhost:{port}")
     with (
         edge.running(tmp_path / "edge.log") as process,
         server.running(tmp_path / "relay.log"),
     ):
-        reported = [report(server) for _ in range(3)]
-        process.send_signal(ended_by)
-        process.wait(20)
-    assert [answer for _, answer in reported] == ["ok"] * 3
+        reports = [report_start(server) for _ in range(3)]
+        process.send_signal(end_signal)
+        process.wait(WAIT_SECONDS)
+    assert [code for _, code in reports] == ["ok"] * 3
     with gateway.running(), edge.running(tmp_path / "edge-again.log"):
-        for session, _ in reported:
-            gateway.find(session)
+        for session_id, _ in reports:
+            gateway.find(session_id)
         assert len(gateway.resources()) == 3
 
 
-class ClickHouse(HTTPStandin):
-    """A stand-in for ClickHouse's HTTP interface: it has the tables that it was told to create."""
+class ClickHouse(StandinServer):
+    """A stand-in for ClickHouse's HTTP interface. It has the tables that were created in it."""
 
     def __init__(self) -> None:
         self.created: list[str] = []
@@ -162,18 +166,18 @@ class ClickHouse(HTTPStandin):
             def do_POST(self) -> None:
                 parameters = parse_qs(urlsplit(self.path).query)
                 body = self._body()
-                answer = b""
+                response = b""
                 if "query" in parameters:
                     standin.inserted.append((parameters["query"][0], body))
                 elif body.startswith(b"CREATE"):
                     standin.created.append(body.decode())
                 else:
                     revision = int(parameters["client_protocol_version"][0])
-                    answer = native(standin.rows(body.decode(), revision))
+                    response = native_block(standin.rows(body.decode(), revision))
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(response)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
             def _body(self) -> bytes:
                 if "Content-Length" in self.headers:
@@ -186,27 +190,27 @@ class ClickHouse(HTTPStandin):
                 return body
 
             def log_message(self, *_: object) -> None:
-                """Keep quiet."""
+                """Do not log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
-        # Without compression, to read what is inserted.
+        # Without compression, inserted blocks can be read.
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}?compress=none"
 
     def rows(self, query: str, revision: int) -> dict[str, list[str | int]]:
-        """The answer to a query, by columns."""
+        """The result of a query, by columns."""
         if query.startswith("SELECT"):
             names = re.findall(r"\w+\(\)", query)
-            return {name: [self._about(name, revision)] for name in names}
-        # DESCRIBE TABLE: a name, a type, and five columns more.
+            return {name: [self._function_value(name, revision)] for name in names}
+        # DESCRIBE TABLE returns a name, a type, and five more columns.
         columns = re.findall(r"^ +`(\w+)` (.+?) COMMENT", self.created[-1], re.MULTILINE)
-        described: dict[str, list[str | int]] = {
+        description: dict[str, list[str | int]] = {
             "name": [name for name, _ in columns],
             "type": [kind for _, kind in columns],
         }
-        return described | {f"unused{number}": [""] * len(columns) for number in range(5)}
+        return description | {f"unused{number}": [""] * len(columns) for number in range(5)}
 
     @staticmethod
-    def _about(name: str, revision: int) -> str | int:
+    def _function_value(name: str, revision: int) -> str | int:
         known: dict[str, str | int] = {
             "version()": "25.8.1.1",
             "revision()": revision,
@@ -215,7 +219,7 @@ class ClickHouse(HTTPStandin):
         return known.get(name, "")
 
 
-def native(columns: Mapping[str, list[str | int]]) -> bytes:
+def native_block(columns: Mapping[str, list[str | int]]) -> bytes:
     """A block in ClickHouse's format Native (https://clickhouse.com/docs/interfaces/formats/Native)."""
 
     def varint(number: int) -> bytes:
@@ -238,8 +242,9 @@ def native(columns: Mapping[str, list[str | int]]) -> bytes:
     return block
 
 
+@pytest.mark.integration
 def test_gateway(official_binary: Path, tmp_path: Path) -> None:
-    """A start is in ClickHouse and in the file, and a restart of the gateway keeps the file."""
+    """Starts arrive in ClickHouse and in the file, which a restart of the gateway keeps."""
     port = free_port()
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.crt")
@@ -247,61 +252,63 @@ def test_gateway(official_binary: Path, tmp_path: Path) -> None:
     issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
     issued.private_key_pem.write_to_path(tmp_path / "tls.key")
     file = tmp_path / "starts" / "starts.jsonl"
-    server = relay(
+    server = relay_server(
         f"https://localhost:{port}", OTEL_EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "ca.crt")
     )
     with ClickHouse() as clickhouse:
-        changes = {
+        replacements = {
             "0.0.0.0:4318": f"127.0.0.1:{port}",
             "/etc/otelcol": str(tmp_path),
             "/var/lib/otelcol": str(tmp_path),
             "http://clickhouse.example.com:8123": clickhouse.endpoint,
         }
-        gateway = collector(official_binary, tmp_path, "gateway.yaml", port, changes)
-        sessions = []
+        gateway = collector_server(official_binary, tmp_path, "gateway.yaml", port, replacements)
+        session_ids: list[str] = []
         for number in range(2):
             with (
                 gateway.running(tmp_path / f"gateway-{number}.log"),
                 server.running(tmp_path / f"relay-{number}.log"),
             ):
-                session, answer = report(server)
-                assert answer == "ok"
-            sessions.append(session)
-    database, table = clickhouse.created[:2]
-    assert database.startswith('CREATE DATABASE IF NOT EXISTS "otel"')
-    assert "`otel`.`tbot_starts`" in table
-    for session, (query, block) in zip(sessions, clickhouse.inserted, strict=True):
+                session_id, code = report_start(server)
+                assert code == "ok"
+                session_ids.append(session_id)
+                # Otherwise, the exit of the gateway could delay this insert beyond the next one.
+                wait_until(lambda: len(clickhouse.inserted) == len(session_ids))
+    create_database, create_table = clickhouse.created[:2]
+    assert create_database.startswith('CREATE DATABASE IF NOT EXISTS "otel"')
+    assert "`otel`.`tbot_starts`" in create_table
+    for session_id, (query, block) in zip(session_ids, clickhouse.inserted, strict=True):
         assert query.startswith("INSERT INTO `otel`.`tbot_starts`")
         assert "EventName" in query
-        assert session.encode() in block
+        assert session_id.encode() in block
         assert b"tbot.start" in block
-        assert session in file.read_text()
+        assert session_id in file.read_text()
 
 
-class Point(NamedTuple):
-    """A metric's point, with what it is under."""
+class MetricPoint(NamedTuple):
+    """A data point with its request, Resource and metric."""
 
     request: int
     resource: dict[str, object]
     metric: str
-    kind: str
+    temporality: str
     attributes: dict[str, object]
     value: int
 
 
-def points(backend: Standin) -> list[Point]:
-    """The points that a backend has received."""
+def received_points(backend: HTTPStandin) -> list[MetricPoint]:
+    """The data points that a backend has received."""
     messages = [
         MessageToDict(ExportMetricsServiceRequest.FromString(gzip.decompress(request.body)))
         for request in list(backend.requests)
     ]
     return [
-        Point(
+        MetricPoint(
             number,
-            plain(of_resource["resource"]["attributes"]),
+            attribute_values(of_resource["resource"]["attributes"]),
             metric["name"],
             metric["sum"]["aggregationTemporality"],
-            plain(point["attributes"]),
+            attribute_values(point["attributes"]),
             int(point["asInt"]),
         )
         for number, message in enumerate(messages)
@@ -312,85 +319,83 @@ def points(backend: Standin) -> list[Point]:
     ]
 
 
+@pytest.mark.integration
 def test_counts(official_binary: Path, tmp_path: Path) -> None:
-    """Starts come out as one growing number for each mode, method and version, and nothing else."""
+    """Starts become one cumulative count per run mode, join method and version."""
     port = free_port()
-    server = relay(f"http://localhost:{port}")
+    server = relay_server(f"http://localhost:{port}")
     now = time.time_ns()
-    with Standin(Answer()) as backend:
-        changes = {
+    with HTTPStandin(Response()) as backend:
+        replacements = {
             ":4318": f":{port}",
             "https://prometheus.example.com": backend.endpoint,
         }
-        counts = collector(official_binary, tmp_path, "counts.yaml", port, changes)
+        counts = collector_server(official_binary, tmp_path, "counts.yaml", port, replacements)
         with counts.running(tmp_path / "counts.log"), server.running(tmp_path / "relay.log"):
             for age in range(3):
-                # Those that come later happened earlier.
+                # Later requests have earlier times.
                 reports = [
-                    Report(str(uuid.uuid4()), now - age * 10**11 - number, WHOLE)
+                    Report(new_session_id(), now - age * 10**11 - number, FULL_ATTRIBUTES)
                     for number in range(50)
                 ]
-                message = Batch(reports).message()
+                message = ReportBatch(reports).encode()
                 message.resource_logs[0].scope_logs[0].log_records[0].event_name = "other"
                 message.resource_logs[1].scope_logs[0].scope.name = "other"
                 content = message.SerializeToString()
-                # As from several relays at a time.
+                # In parallel, as from several relays.
                 with ThreadPoolExecutor(8) as pool:
-                    asked = [
-                        pool.submit(counts.ask, "/v1/logs", content, "application/x-protobuf")
+                    responses = [
+                        pool.submit(counts.request, "/v1/logs", content, "application/x-protobuf")
                         for _ in range(40)
                     ]
-                assert {one.result() for one in asked} == {200}
-                assert report(server)[1] == "ok"
-                # Its number is told before the next are counted.
-                deadline = time.monotonic() + PATIENCE
-                while time.monotonic() < deadline and not any(
-                    point.value == 40 * 48 * (age + 1) for point in points(backend)
-                ):
-                    time.sleep(0.05)
-    received = points(backend)
+                assert {response.result() for response in responses} == {200}
+                assert report_start(server)[1] == "ok"
+                # Wait for this count before the next requests.
+                count = 40 * 48 * (age + 1)
+                wait_until(lambda: count in [point.value for point in received_points(backend)])  # noqa: B023
+    received = received_points(backend)
     assert {request.path for request in backend.requests} == {"/api/v1/otlp/v1/metrics"}
-    assert {(point.metric, point.kind) for point in received} == {
+    assert {(point.metric, point.temporality) for point in received} == {
         ("tbot.starts", "AGGREGATION_TEMPORALITY_CUMULATIVE")
     }
     assert all(point.resource == {"service.name": "tbot"} for point in received)
-    # A backend takes one of those that are of the same time.
+    # A backend keeps only one point per time and series.
     series = [(point.request, frozenset(point.attributes.items())) for point in received]
     assert len(series) == len(set(series))
     last = {frozenset(point.attributes.items()): point.value for point in received}
-    mine = {"tbot.run_mode": "one-shot", "tbot.join_type": "github", "tbot.version": "18.3.0"}
+    reported = {"tbot.run_mode": "one-shot", "tbot.join_type": "github", "tbot.version": "18.3.0"}
     assert last == {
-        frozenset((name, WHOLE[name]) for name in mine): 3 * 40 * 48,
-        frozenset(mine.items()): 3,
+        frozenset((name, FULL_ATTRIBUTES[name]) for name in reported): 3 * 40 * 48,
+        frozenset(reported.items()): 3,
     }
 
 
 RECORD = "scopeLogs.0.logRecords.0."
-STRING = {"stringValue": "MARKER"}
-FOREIGN = [{"key": "host.name", "value": STRING}]
-# What is not a start of ours: where it differs from one.
-DROPPED: dict[str, object] = {
+MARKER_VALUE = {"stringValue": "MARKER"}
+FOREIGN_ATTRIBUTES = [{"key": "host.name", "value": MARKER_VALUE}]
+# Differences that make a record something other than a `tbot.start` of tbot-otel.
+DROPPED_CHANGES: dict[str, object] = {
     RECORD + "eventName": "tbot.stop",
     "scopeLogs.0.scope.name": "other",
-    "resource.attributes.0.value": STRING,
-    RECORD + "body": STRING,
+    "resource.attributes.0.value": MARKER_VALUE,
+    RECORD + "body": MARKER_VALUE,
     RECORD + "traceId": "0af7651916cd43dd8448eb211c80319c",
     RECORD + "spanId": "b7ad6b7169203331",
 }
-# What is put on a start of ours, and does not go on with it.
-CLEANED: dict[str, object] = {
-    "resource.attributes.+": FOREIGN,
-    RECORD + "attributes.+": FOREIGN,
-    "scopeLogs.0.scope.attributes": FOREIGN,
+# Additions that are removed from a start.
+CLEANED_CHANGES: dict[str, object] = {
+    "resource.attributes.+": FOREIGN_ATTRIBUTES,
+    RECORD + "attributes.+": FOREIGN_ATTRIBUTES,
+    "scopeLogs.0.scope.attributes": FOREIGN_ATTRIBUTES,
     "scopeLogs.0.schemaUrl": "MARKER",
     "schemaUrl": "MARKER",
     RECORD + "severityText": "MARKER",
 }
 
 
-def start_with(session: str, path: str = "", value: object = None) -> dict[str, Any]:
-    """A start with all that the registry names, as OTLP/JSON, and one thing changed."""
-    message = Batch([Report(session, time.time_ns(), WHOLE)]).message()
+def start_with(session_id: str, path: str = "", value: object = None) -> dict[str, Any]:
+    """A start with all attributes of the registry, as OTLP/JSON, with one change."""
+    message = ReportBatch([Report(session_id, time.time_ns(), FULL_ATTRIBUTES)]).encode()
     (start,) = MessageToDict(message, use_integers_for_enums=True)["resourceLogs"]
     for name in ("os.type", "host.arch"):
         start["resource"]["attributes"].append({"key": name, "value": {"stringValue": "example"}})
@@ -405,89 +410,96 @@ def start_with(session: str, path: str = "", value: object = None) -> dict[str, 
     return copy.deepcopy(start)
 
 
+@pytest.mark.integration
 def test_only_starts(official: Official, official_binary: Path, tmp_path: Path) -> None:
-    """Whatever is not a start of ours is dropped, and a start passes with the registry's alone."""
+    """Other records are dropped, and a start keeps only the registry's attributes."""
     port = free_port()
-    changes = {
+    replacements = {
         ":4318\nprocessors": f":{port}\nprocessors",
         "https://gateway.example.com:4318": official.endpoint("http/protobuf"),
     }
-    only = collector(official_binary, tmp_path, "only-starts.yaml", port, changes)
-    theirs = {str(uuid.uuid4()): change for change in DROPPED.items()}
-    ours = {str(uuid.uuid4()): change for change in [("", None), *CLEANED.items()]}
-    sent = [start_with(session, *change) for session, change in (theirs | ours).items()]
+    filtering = collector_server(official_binary, tmp_path, "only-starts.yaml", port, replacements)
+    dropped = {new_session_id(): change for change in DROPPED_CHANGES.items()}
+    kept = {new_session_id(): change for change in [("", None), *CLEANED_CHANGES.items()]}
+    sent = [start_with(session_id, *change) for session_id, change in (dropped | kept).items()]
     content = json.dumps({"resourceLogs": sent})
-    with only.running(tmp_path / "only-starts.log"):
-        # It leaves as one request, as it came.
-        assert only.ask("/v1/logs", content.encode(), "application/json") == 200
-        passed = {session: official.find(session) for session in ours}
+    with filtering.running(tmp_path / "only-starts.log"):
+        # The Collector exports it as one request, too.
+        assert filtering.request("/v1/logs", content.encode(), "application/json") == 200
+        passed = {session_id: official.find_json(session_id) for session_id in kept}
         received = json.dumps(official.resources())
-    assert [path for session, (path, _) in theirs.items() if session in received] == []
+    assert [path for session_id, (path, _) in dropped.items() if session_id in received] == []
     assert "MARKER" not in received
-    whole = next(iter(passed.values()))
-    assert plain(whole["resource"]["attributes"]).keys() == {item.name for item in RESOURCE}
-    (record,) = whole["scopeLogs"][0]["logRecords"]
-    assert plain(record["attributes"]) == WHOLE
-    assert WHOLE.keys() == {attribute.name for attribute in START.attributes}
+    unchanged = next(iter(passed.values()))
+    assert attribute_values(unchanged["resource"]["attributes"]).keys() == {
+        item.name for item in RESOURCE
+    }
+    (record,) = unchanged["scopeLogs"][0]["logRecords"]
+    assert attribute_values(record["attributes"]) == FULL_ATTRIBUTES
+    assert FULL_ATTRIBUTES.keys() == {attribute.name for attribute in START.attributes}
 
 
 class Host(NamedTuple):
-    """How a host runs the relay: its command, and where its probes and agents reach it."""
+    """The folder, the Collector's endpoint and the port of a host that runs the relay."""
 
     folder: Path
     endpoint: str
     port: int
 
     @property
-    def changes(self) -> dict[str, str]:
-        """What is another here."""
+    def replacements(self) -> dict[str, str]:
+        """The replacements in an example for this host."""
         return {"0.0.0.0:8126": f"127.0.0.1:{self.port}"}
 
 
 def entry_point(host: Host) -> list[str]:
-    """The image's process."""
-    lines = dict(re.findall(r"^([A-Z]+) (.*)$", read("Containerfile", host.changes), re.MULTILINE))
+    """The command of the image."""
+    lines = dict(
+        re.findall(
+            r"^([A-Z]+) (.*)$", read_example("Containerfile", host.replacements), re.MULTILINE
+        )
+    )
     words: list[str] = json.loads(lines["ENTRYPOINT"])
-    assert shutil.which(words[0], path=str(RELAY.parent))
-    return [str(RELAY), *words[1:]]
+    assert shutil.which(words[0], path=str(COMMAND.parent))
+    return [str(COMMAND), *words[1:]]
 
 
-def container(host: Host) -> Server:
-    """The image's process with the variable that its user gives to it."""
+def container_server(host: Host) -> Server:
+    """The command of the image, with the variable that its user sets."""
     (host.folder / "path-secret").write_text(SECRET)
     words = [*entry_point(host), "--path-secret-file", str(host.folder / "path-secret")]
-    return Server(words, host.port, {ENDPOINT: host.endpoint})
+    return Server(words, host.port, {ENDPOINT_VARIABLE: host.endpoint})
 
 
 def manifests() -> dict[str, Any]:
-    """The manifests, by their kinds."""
+    """The Kubernetes manifests, by kind."""
     return {
         manifest["kind"]: manifest
         for manifest in yaml.safe_load_all((EXAMPLES / "kubernetes.yaml").read_text())
     }
 
 
-def kubernetes(host: Host) -> Server:
-    """The container of the Deployment, with its Secret mounted."""
+def kubernetes_server(host: Host) -> Server:
+    """The command of the Deployment, with its Secret."""
     pod = manifests()["Deployment"]["spec"]["template"]["spec"]
     (relay,) = pod["containers"]
     (mount,) = relay["volumeMounts"]
     (host.folder / "path-secret").write_text(SECRET)
     words = [word.replace(mount["mountPath"], str(host.folder)) for word in relay["args"]]
     environ = {variable["name"]: variable["value"] for variable in relay["env"]}
-    assert environ.keys() == {ENDPOINT}
-    return Server([*entry_point(host), *words], host.port, {ENDPOINT: host.endpoint})
+    assert environ.keys() == {ENDPOINT_VARIABLE}
+    return Server([*entry_point(host), *words], host.port, {ENDPOINT_VARIABLE: host.endpoint})
 
 
-def unit(host: Host) -> Server:
-    """The unit's command, as systemd starts it."""
-    changes = {
-        "/opt/tbot-otel/bin": str(RELAY.parent),
+def unit_server(host: Host) -> Server:
+    """The command of the unit, as systemd starts it."""
+    replacements = {
+        "/opt/tbot-otel/bin": str(COMMAND.parent),
         "/etc/tbot-otel": str(host.folder / "etc"),
         "127.0.0.1:8126": f"127.0.0.1:{host.port}",
         "http://localhost:4318": host.endpoint,
     }
-    text = read("tbot-otel-relay.service", changes)
+    text = read_example("tbot-otel-relay.service", replacements)
     settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
     name, _, source = settings["LoadCredential"].partition(":")
     (host.folder / "etc").mkdir()
@@ -498,35 +510,43 @@ def unit(host: Host) -> Server:
     return Server(shlex.split(command), host.port, {variable: value})
 
 
-@pytest.mark.parametrize("make", [container, kubernetes, unit])
+@pytest.mark.integration
+@pytest.mark.parametrize("make", [container_server, kubernetes_server, unit_server])
 def test_hosts(make: Callable[[Host], Server], official: Official, tmp_path: Path) -> None:
-    """Each host's relay answers probes, hands a start over, and ends well when it is stopped."""
+    """Each relay responds to probes, exports a start, and exits with 0 on SIGTERM."""
     server = make(Host(tmp_path, official.endpoint("http/protobuf"), free_port()))
     with server.running(tmp_path / "relay.log") as process:
-        assert [server.ask(path) for path in PROBES] == [200, 200]
-        message = agent.request(str(uuid.uuid4()), oneshot=True).to_binary()
-        assert server.ask(PATH, message, "application/proto") == 404
-        session, answer = report(server, f"/{SECRET}")
-        assert answer == "ok"
-        official.find(session)
+        assert [server.request(path) for path in PROBE_PATHS] == [200, 200]
+        message = agent.build_request(new_session_id(), oneshot=True).to_binary()
+        assert server.request(PATH, message, "application/proto") == 404
+        session_id, code = report_start(server, f"/{SECRET}")
+        assert code == "ok"
+        official.find_json(session_id)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DRAIN_WITHIN + 5) == 0
+        assert process.wait(SHUTDOWN_TIMEOUT_SECONDS + WAIT_SECONDS) == 0
 
 
 def test_container_image() -> None:
-    """The image has the relay's extra, and a user who is not root."""
-    lines = dict(re.findall(r"^([A-Z]+) (.*)$", read("Containerfile", {}), re.MULTILINE))
+    """The image has the extra `relay` and a user who is not root."""
+    text = read_example("Containerfile", {})
+    lines = dict(re.findall(r"^([A-Z]+) (.*)$", text, re.MULTILINE))
     *_, installed = shlex.split(lines["RUN"])
     name, extra = re.findall(r"[\w-]+", installed)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (name, extra) == (project["name"], "relay")
     assert extra in project["optional-dependencies"]
+    # In a checkout, the same extra is installed from copies of files that exist.
+    assert f"pip install --no-cache-dir '/src[{extra}]'" in text
+    copied = re.findall("^#   COPY (.+) /src/.*$", text, re.MULTILINE)
+    paths = [path for line in copied for path in line.split()]
+    assert {project["readme"], *project["license-files"], "pyproject.toml", "src"} == {*paths}
+    assert all((ROOT / path).exists() for path in paths)
     assert re.fullmatch("[1-9][0-9]*:[1-9][0-9]*", lines["USER"])
     assert json.loads(lines["ENTRYPOINT"])[-1].endswith(":" + lines["EXPOSE"])
 
 
 def test_kubernetes_fits_together() -> None:
-    """Service, autoscaler and budget mean the Deployment's Pods, of which there are several."""
+    """Service, autoscaler and disruption budget select the Deployment's Pods."""
     kinds = manifests()
     deployment, service, scaler, budget = (
         kinds.pop(kind)
@@ -539,7 +559,7 @@ def test_kubernetes_fits_together() -> None:
     (spread,) = template["spec"]["topologySpreadConstraints"]
     selector = {"matchLabels": labels}
     assert [deployment["spec"]["selector"], spread["labelSelector"]] == [selector] * 2
-    # Every field of what no program here knows the fields of.
+    # No program checks these fields here, so compare all of them.
     assert service["spec"] == {
         "selector": labels,
         "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
@@ -549,7 +569,7 @@ def test_kubernetes_fits_together() -> None:
     use = {"type": "Utilization", "averageUtilization": 60}
     assert scaler["spec"] == {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-        # With one, the budget would keep a node from being drained.
+        # With one replica, the budget would prevent a node from being drained.
         "minReplicas": 3,
         "maxReplicas": 20,
         "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": use}}],
@@ -557,19 +577,19 @@ def test_kubernetes_fits_together() -> None:
 
 
 def test_kubernetes_pod() -> None:
-    """The Pod is asked by the probes, may drain, and can write nothing and become nobody."""
+    """The Pod has probes and time to drain, a read-only root and no privileges."""
     kinds = manifests()
     pod = kinds["Deployment"]["spec"]["template"]["spec"]
     (relay,) = pod["containers"]
     (port,) = relay["ports"]
-    asked = [relay[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")]
-    assert asked == [{"path": path, "port": port["name"]} for path in PROBES]
+    probes = [relay[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")]
+    assert probes == [{"path": path, "port": port["name"]} for path in PROBE_PATHS]
     assert kinds["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
-    assert f"0.0.0.0:{port['containerPort']}" in read("Containerfile", {})
+    assert f"0.0.0.0:{port['containerPort']}" in read_example("Containerfile", {})
     pause = relay["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] > pause + DRAIN_WITHIN
+    assert pod["terminationGracePeriodSeconds"] > pause + SHUTDOWN_TIMEOUT_SECONDS
     assert pod["securityContext"]["runAsNonRoot"] is True
-    # What the Secret's file may be read by.
+    # The group that may read the Secret's file.
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
     assert pod["automountServiceAccountToken"] is False
     assert relay["securityContext"] == {
@@ -577,7 +597,7 @@ def test_kubernetes_pod() -> None:
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
     }
-    # The autoscaler's percentage is of what is requested.
+    # The autoscaler's percentage refers to the request.
     assert relay["resources"]["requests"].keys() == {"cpu", "memory"}
     assert relay["resources"]["limits"].keys() == {"memory"}
     assert [mount["name"] for mount in relay["volumeMounts"]] == [
@@ -586,23 +606,24 @@ def test_kubernetes_pod() -> None:
 
 
 def test_unit_may_drain() -> None:
-    """The unit has longer to stop than calls in flight have to be answered."""
+    """The unit has more time to stop than its calls in flight."""
     (seconds,) = re.findall(
-        r"^TimeoutStopSec=(\d+)$", read("tbot-otel-relay.service", {}), re.MULTILINE
+        r"^TimeoutStopSec=(\d+)$", read_example("tbot-otel-relay.service", {}), re.MULTILINE
     )
-    assert int(seconds) > DRAIN_WITHIN
+    assert int(seconds) > SHUTDOWN_TIMEOUT_SECONDS
 
 
-# Each of these asks a program that a machine may not have, or may not let everyone use.
+# These need programs or permissions that a machine may lack.
 if shutil.which("systemd-analyze"):
 
+    @pytest.mark.integration
     @pytest.mark.parametrize(
         "words", [["verify", "--man=no"], ["security", "--offline=true", "--threshold=15"]]
     )
     def test_unit_is_valid(words: list[str], tmp_path: Path) -> None:
-        """Systemd finds nothing wrong with the unit, and little that it leaves exposed."""
+        """Systemd finds no problem in the unit, and little exposure."""
         unit = tmp_path / "tbot-otel-relay.service"
-        unit.write_text(read(unit.name, {"/opt/tbot-otel/bin": str(RELAY.parent)}))
+        unit.write_text(read_example(unit.name, {"/opt/tbot-otel/bin": str(COMMAND.parent)}))
         done = subprocess.run(
             ["systemd-analyze", *words, str(unit)],
             capture_output=True,
@@ -610,15 +631,16 @@ if shutil.which("systemd-analyze"):
             timeout=60,
             check=False,
         )
-        # It speaks of the machine's other units too.
+        # It also prints problems of the machine's own units.
         assert [line for line in done.stderr.splitlines() if unit.name in line] == []
         assert done.returncode == 0
 
 
 if shutil.which("kubectl"):
 
+    @pytest.mark.integration
     def test_kubernetes_knows_each_field() -> None:
-        """Kubernetes' own types, which drop what they do not know, keep all of the Deployment."""
+        """Kubernetes' own types, which drop unknown fields, keep the whole Deployment."""
         deployment = manifests()["Deployment"]
         command = ["kubectl", "set", "env", "--local", "--output", "json", "--filename", "-"]
         done = subprocess.run(
@@ -630,7 +652,7 @@ if shutil.which("kubectl"):
             timeout=60,
             check=True,
         )
-        assert leaves(deployment) <= leaves(json.loads(done.stdout))
+        assert leaf_values(deployment) <= leaf_values(json.loads(done.stdout))
 
 
 READ_ONLY = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
@@ -642,12 +664,13 @@ if (
     ).returncode
 ):
 
+    @pytest.mark.integration
     def test_read_only(official: Official, tmp_path: Path) -> None:
-        """The image's process needs no file system that it can write to."""
+        """The image runs with a read-only file system."""
         host = Host(tmp_path, official.endpoint("http/protobuf"), free_port())
-        server = container(host)
+        server = container_server(host)
         server = server._replace(words=[*READ_ONLY, REMOUNT, "sh", *server.words])
         with server.running(tmp_path / "relay.log"):
-            session, answer = report(server, f"/{SECRET}")
-        assert answer == "ok"
-        official.find(session)
+            session_id, code = report_start(server, f"/{SECRET}")
+        assert code == "ok"
+        official.find_json(session_id)

@@ -1,4 +1,4 @@
-"""The examples of `tbot-otel run`, each executed as its host would, with a stand-in for tbot."""
+"""The examples of `tbot-otel run`, executed as on their hosts, with a stand-in for tbot."""
 
 import json
 import os
@@ -8,45 +8,59 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
-from collectors import Answer, Rotel, Standin
+from support.collectors import Collector
+from support.documents import leaf_values
+from support.otlp import attribute_values
+from support.standins import HTTPStandin, Response
+
+pytestmark = pytest.mark.integration
 
 TESTS = Path(__file__).parent
-EXAMPLES = TESTS.parent / "examples" / "run"
+ROOT = TESTS.parent
+EXAMPLES = ROOT / "examples" / "run"
 SCRIPTS = sysconfig.get_path("scripts")
 
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-# It has the agent's report, and ends when that is answered, in daemon mode too: nobody stops it.
-TBOT = """\
-#!{python}
+# A shell, because preview waits only 5 seconds for the version.
+TBOT_SCRIPT = """\
+#!/bin/sh
+if [ "$*" = version ]; then
+    echo "Teleport v18.3.0 git:v18.3.0-0-gabcdef1 go1.24.9"
+    exit
+fi
+exec {python} {start} "$@"
+"""
+# A tbot that sends the agent's report and exits after the response, also as a daemon.
+TBOT_START_SCRIPT = """\
 import json, os, sys, uuid
 sys.path.insert(0, {tests!r})
-import agent
+from support import agent
 words = sys.argv[1:]
-if words == ["version"]:
-    sys.exit(print("Teleport v18.3.0 git:v18.3.0-0-gabcdef1 go1.24.9"))
-told = {{"words": words, "pid": os.getpid(), "session": str(uuid.uuid4()), "answer": "none"}}
+result = {{"words": words, "pid": os.getpid(), "session": str(uuid.uuid4()), "answer": "none"}}
 if address := os.environ.get("TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"):
-    report = agent.request(told["session"], oneshot="--oneshot" in words)
-    told["answer"] = agent.call_raw(address, report)
-print(json.dumps(told), flush=True)
+    report = agent.build_request(result["session"], oneshot="--oneshot" in words)
+    result["answer"] = agent.call_with_http(address, report)
+print(json.dumps(result), flush=True)
 {end}
 """
-# What the agent reports of its configuration.
+# The configuration that the agent reports.
 TBOT_YAML = """\
 version: v2
 onboarding: {join_method: github, token: example-bot}
 outputs: [{type: identity}, {type: database, service: example-postgres}]
 services: [{type: ssh-multiplexer}]
 """
-INSTALLER = """\
+INSTALLER_SCRIPT = """\
 #!/bin/sh
 echo "$@" >> {log}
 """
@@ -60,16 +74,18 @@ class Step(NamedTuple):
 
 
 class Host:
-    """A folder with stand-ins for what an example finds on its host, and a Collector."""
+    """A folder with stand-ins for the programs of an example's host, and a Collector's endpoint."""
 
     def __init__(self, folder: Path, endpoint: str, *, end: str = "sys.exit(3)") -> None:
         self.folder = folder
         self.endpoint = endpoint
-        self.installed = folder / "installed"
+        self.installer_log = folder / "installer.log"
         self._programs = folder / "bin"
         self._programs.mkdir()
-        tbot = TBOT.format(python=sys.executable, tests=str(TESTS), end=end)
-        installer = INSTALLER.format(log=self.installed)
+        start = folder / "start.py"
+        start.write_text(TBOT_START_SCRIPT.format(tests=str(TESTS), end=end))
+        tbot = TBOT_SCRIPT.format(python=sys.executable, start=start)
+        installer = INSTALLER_SCRIPT.format(log=self.installer_log)
         for name, text in {"tbot": tbot, "pip": installer, "pipx": installer}.items():
             program = self._programs / name
             program.write_text(text)
@@ -77,8 +93,8 @@ class Host:
         (folder / "tbot.yaml").write_text(TBOT_YAML)
 
     def read(self, name: str) -> str:
-        """An example, changed as its first lines say: to this host's paths and Collector."""
-        changes = {
+        """Return an example with the paths and the Collector of this host."""
+        replacements = {
             "/opt/tbot-otel/bin": SCRIPTS,
             "/usr/local/bin/tbot": str(self._programs / "tbot"),
             "/etc/default/tbot": str(self.folder / "variables"),
@@ -86,12 +102,12 @@ class Host:
             ":4318": ":" + self.endpoint.rpartition(":")[2],
         }
         text = (EXAMPLES / name).read_text()
-        for shown, here in changes.items():
-            text = text.replace(shown, here)
+        for original, replacement in replacements.items():
+            text = text.replace(original, replacement)
         return text
 
     def run(self, steps: list[Step], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """Execute steps up to the first that fails, and return what came of that or of the last."""
+        """Execute steps up to the first that fails, and return the result of the last one."""
         path = os.pathsep.join([str(self._programs), SCRIPTS, os.environ["PATH"]])
         for step in steps:
             done = subprocess.run(
@@ -109,29 +125,29 @@ class Host:
         return done
 
 
-def service(host: Host) -> tuple[list[Step], dict[str, str]]:
-    """The unit, as systemd reads it."""
+def systemd_unit(host: Host) -> tuple[list[Step], dict[str, str]]:
+    """The command of the unit, as systemd reads it."""
     settings = re.findall(r"^(\w+)=(.*)$", host.read("tbot.service"), re.MULTILINE)
     assignments = [
         word for name, value in settings if name == "Environment" for word in shlex.split(value)
     ]
     (file,) = (value.removeprefix("-") for name, value in settings if name == "EnvironmentFile")
-    # The file's win. This one has a Collector on another port.
+    # Variables of the file win. This one names a Collector on another port.
     Path(file).write_text(f"{ENDPOINT}={host.endpoint}\n")
     assignments += Path(file).read_text().splitlines()
     (command,) = (value for name, value in settings if name == "ExecStart")
     return [Step(shlex.split(command))], dict(word.split("=", 1) for word in assignments)
 
 
-def manifest(host: Host) -> dict[str, Any]:
-    """The Pod of the manifest."""
+def pod_spec(host: Host) -> dict[str, Any]:
+    """The Pod of the Kubernetes manifest."""
     pod: dict[str, Any] = yaml.safe_load(host.read("kubernetes.yaml"))["spec"]["template"]["spec"]
     return pod
 
 
-def kubernetes(host: Host) -> tuple[list[Step], dict[str, str]]:
-    """The container of the manifest, as a node at 127.0.0.1 starts it."""
-    (container,) = manifest(host)["containers"]
+def kubernetes_container(host: Host) -> tuple[list[Step], dict[str, str]]:
+    """The command of the manifest, as a node at 127.0.0.1 starts it."""
+    (container,) = pod_spec(host)["containers"]
     environ: dict[str, str] = {}
     for variable in container["env"]:
         if "valueFrom" in variable:
@@ -142,7 +158,7 @@ def kubernetes(host: Host) -> tuple[list[Step], dict[str, str]]:
     return [Step(container["command"] + container["args"])], environ
 
 
-def workflow(host: Host) -> tuple[list[Step], dict[str, str]]:
+def workflow_steps(host: Host) -> tuple[list[Step], dict[str, str]]:
     """The steps of the workflow's job, as a runner executes them."""
     (job,) = yaml.safe_load(host.read("workflow.yaml"))["jobs"].values()
     steps = []
@@ -155,8 +171,8 @@ def workflow(host: Host) -> tuple[list[Step], dict[str, str]]:
     return steps, {**job["env"], "GITHUB_STEP_SUMMARY": str(host.folder / "summary.md")}
 
 
-def container(host: Host) -> tuple[list[Step], dict[str, str]]:
-    """The image's build and its process, with the variables that its user gives to it."""
+def image_build_and_process(host: Host) -> tuple[list[Step], dict[str, str]]:
+    """The build and the process of the image, with variables that its user sets."""
     lines = re.findall(r"^([A-Z]+) (.*)$", host.read("Containerfile"), re.MULTILINE)
     steps = [Step(["/bin/sh", "-c", text]) for name, text in lines if name == "RUN"]
     process = {name: json.loads(text) for name, text in lines if name in ("ENTRYPOINT", "CMD")}
@@ -164,90 +180,134 @@ def container(host: Host) -> tuple[list[Step], dict[str, str]]:
     return steps, {OPT_IN: "1", ENDPOINT: host.endpoint}
 
 
-def helper(host: Host) -> tuple[list[Step], dict[str, str]]:
-    """The program as it stands, with the variables that its user has set."""
+def helper_program(host: Host) -> tuple[list[Step], dict[str, str]]:
+    """The helper program, with variables that its user sets."""
     environ = {OPT_IN: "1", ENDPOINT: host.endpoint}
     return [Step([sys.executable, str(EXAMPLES / "helper.py")])], environ
 
 
 CONFIG = ["start", "-c"]
-TABLE = {
-    "tbot.service": (service, [*CONFIG, "/etc/tbot.yaml"]),
-    "kubernetes.yaml": (kubernetes, [*CONFIG, "/config/tbot.yaml"]),
-    "workflow.yaml": (workflow, [*CONFIG, "tbot.yaml", "--oneshot"]),
-    "Containerfile": (container, [*CONFIG, "/config/tbot.yaml"]),
-    "helper.py": (helper, [*CONFIG, "tbot.yaml", "--oneshot"]),
+EXAMPLE_TABLE = {
+    "tbot.service": (systemd_unit, [*CONFIG, "/etc/tbot.yaml"]),
+    "kubernetes.yaml": (kubernetes_container, [*CONFIG, "/config/tbot.yaml"]),
+    "workflow.yaml": (workflow_steps, [*CONFIG, "tbot.yaml", "--oneshot"]),
+    "Containerfile": (image_build_and_process, [*CONFIG, "/config/tbot.yaml"]),
+    "helper.py": (helper_program, [*CONFIG, "tbot.yaml", "--oneshot"]),
 }
 
 
 @pytest.fixture
-def host(tmp_path: Path, rotel: Rotel) -> Host:
-    """A host whose Collector is rotel."""
-    return Host(tmp_path, rotel.endpoint("http/protobuf"))
+def host(tmp_path: Path, collector: Collector) -> Host:
+    """A host with a Collector."""
+    return Host(tmp_path, collector.endpoint("http/protobuf"))
 
 
 def test_all() -> None:
     """Every example is executed here."""
-    assert sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()) == sorted(TABLE)
+    assert sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()) == sorted(
+        EXAMPLE_TABLE
+    )
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_delivered(name: str, host: Host, rotel: Rotel) -> None:
-    """Each example starts tbot with its words, reports the start, and has tbot's own status."""
-    read, words = TABLE[name]
-    done = host.run(*read(host))
+@pytest.mark.parametrize("name", EXAMPLE_TABLE)
+def test_delivered(name: str, host: Host, collector: Collector) -> None:
+    """Each example starts tbot, reports its start, and exits with tbot's status."""
+    read_steps, words = EXAMPLE_TABLE[name]
+    done = host.run(*read_steps(host))
     assert (done.returncode, done.stderr) == (3, "")
-    told = json.loads(done.stdout)
-    assert (told["words"], told["answer"]) == (words, "ok")
+    printed = json.loads(done.stdout)
+    assert (printed["words"], printed["answer"]) == (words, "ok")
     mode = "one-shot" if "--oneshot" in words else "daemon"
-    assert f"tbot.run_mode: Str({mode})" in rotel.find(told["session"])
+    assert collector.find(printed["session"]).attributes["tbot.run_mode"] == mode
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", EXAMPLE_TABLE)
 def test_refused(name: str, tmp_path: Path) -> None:
-    """Without the opt-in each example starts tbot all the same, and sends nothing."""
-    read, words = TABLE[name]
-    with Standin(Answer()) as collector:
+    """Without the opt-in, each example starts tbot and sends nothing."""
+    read_steps, words = EXAMPLE_TABLE[name]
+    with HTTPStandin(Response()) as collector:
         host = Host(tmp_path, collector.endpoint)
-        steps, environ = read(host)
+        steps, environ = read_steps(host)
         del environ[OPT_IN]
         done = host.run(steps, environ)
     assert (done.returncode, done.stderr) == (3, "")
-    told = json.loads(done.stdout)
-    assert (told["words"], told["answer"]) == (words, "none")
+    printed = json.loads(done.stdout)
+    assert (printed["words"], printed["answer"]) == (words, "none")
     assert collector.requests == []
 
 
 @pytest.mark.parametrize("name", ["Containerfile", "workflow.yaml"])
 def test_installed(name: str, host: Host) -> None:
-    """What installs tbot-otel installs the extra with it."""
-    read, _ = TABLE[name]
-    host.run(*read(host))
-    (words,) = host.installed.read_text().splitlines()
+    """The examples that install tbot-otel install it with the extra `run`."""
+    read_steps, _ = EXAMPLE_TABLE[name]
+    host.run(*read_steps(host))
+    (words,) = host.installer_log.read_text().splitlines()
     assert words.split()[0] == "install"
     assert words.split()[-1] == "tbot-otel[run]"
 
 
-def test_workflow_summary(host: Host, rotel: Rotel) -> None:
-    """The step's summary shows, as a block of JSON, what the Collector then received."""
-    told = json.loads(host.run(*workflow(host)).stdout)
+def image_checkout_steps(host: Host) -> list[Step]:
+    """The RUN command in the Containerfile's comment, after its COPY instructions."""
+    (*copies, (_, command)) = re.findall(
+        r"^#   (COPY|RUN) (.*)$", host.read("Containerfile"), re.MULTILINE
+    )
+    for _, words in copies:
+        *sources, target = words.split()
+        folder = host.folder / target.removeprefix("/")
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, folder)
+            else:
+                folder.mkdir(exist_ok=True)
+                shutil.copy(ROOT / source, folder)
+    return [Step(["/bin/sh", "-c", command.replace("/src", f"{host.folder}/src")])]
+
+
+def workflow_checkout_steps(host: Host) -> list[Step]:
+    """The command in the workflow's comment, after the step that checks out the project."""
+    comment = re.findall(r"^ +# ([- ] .*)$", host.read("workflow.yaml"), re.MULTILINE)
+    checkout, install = yaml.safe_load("\n".join(comment))
+    (host.folder / checkout["with"]["path"]).symlink_to(ROOT)
+    return [Step(["/bin/sh", "-c", install["run"]])]
+
+
+@pytest.mark.parametrize("read_steps", [image_checkout_steps, workflow_checkout_steps])
+def test_installed_from_checkout(read_steps: Callable[[Host], list[Step]], tmp_path: Path) -> None:
+    """The commands in the comments install the extra `run` from files that build a wheel."""
+    host = Host(tmp_path, "http://localhost:4318")
+    host.run(read_steps(host), {})
+    (words,) = host.installer_log.read_text().splitlines()
+    path = words.split()[-1].removesuffix("[run]")
+    wheels = tmp_path / "wheels"
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)],
+        cwd=host.folder / path,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    (wheel,) = wheels.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        assert "tbot_otel/run/launcher.py" in archive.namelist()
+        assert b"\nProvides-Extra: run\n" in archive.read(metadata)
+
+
+def test_workflow_summary(host: Host, collector: Collector) -> None:
+    """The step's summary shows the record that the Collector then receives."""
+    printed = json.loads(host.run(*workflow_steps(host)).stdout)
     block = re.fullmatch("```json\n(.*)```\n", (host.folder / "summary.md").read_text(), re.DOTALL)
     assert block
     (resource,) = json.loads(block[1])["resourceLogs"]
     (record,) = resource["scopeLogs"][0]["logRecords"]
-    kinds = {"stringValue": "Str", "intValue": "Int"}
-    shown = {
-        f"{attribute['key']}: {kinds[kind]}({value})"
-        for attribute in record["attributes"]
-        for kind, value in attribute["value"].items()
-    }
-    assert shown == set(re.findall(r"-> (tbot\..*)", rotel.find(told["session"])))
+    received = collector.find(printed["session"])
+    assert attribute_values(record["attributes"]) == received.attributes
 
 
 def test_workflow_without_summary(host: Host) -> None:
-    """What preview can't read keeps tbot from nothing."""
+    """The command runs even if preview cannot read its configuration."""
     (host.folder / "tbot.yaml").write_text("outputs: [")
-    steps, environ = workflow(host)
+    steps, environ = workflow_steps(host)
     done = host.run(steps, environ)
     assert done.returncode == 3
     assert json.loads(done.stdout)["answer"] == "ok"
@@ -256,55 +316,44 @@ def test_workflow_without_summary(host: Host) -> None:
 @pytest.mark.parametrize(
     ("end", "status"), [("sys.exit(0)", 0), ("os.kill(os.getpid(), 15)", 128 + 15)]
 )
-def test_helper(end: str, status: int, tmp_path: Path, rotel: Rotel) -> None:
-    """The helper names itself in the record, and ends as tbot did, by a signal too."""
-    host = Host(tmp_path, rotel.endpoint("http/protobuf"), end=end)
-    done = host.run(*helper(host))
+def test_helper(end: str, status: int, tmp_path: Path, collector: Collector) -> None:
+    """The record names the helper, which exits with tbot's status, also after a signal."""
+    host = Host(tmp_path, collector.endpoint("http/protobuf"), end=end)
+    done = host.run(*helper_program(host))
     assert done.returncode == status
-    printed = rotel.find(json.loads(done.stdout)["session"])
-    assert "tbot.helper: Str(example-helper)\n" in printed
-    assert "tbot.helper_version: Str(1.0.0)\n" in printed
+    received = collector.find(json.loads(done.stdout)["session"])
+    assert received.attributes["tbot.helper"] == "example-helper"
+    assert received.attributes["tbot.helper_version"] == "1.0.0"
 
 
 def test_kubernetes_pod(host: Host) -> None:
-    """The Pod has a process that reaps, the manifest selects it, and its mounts have volumes."""
+    """The Pod has an init process, the Deployment selects it, and its mounts have volumes."""
     spec = yaml.safe_load(host.read("kubernetes.yaml"))["spec"]
     assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
-    pod = manifest(host)
+    pod = pod_spec(host)
     assert pod["shareProcessNamespace"] is True
     mounts = [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
     assert mounts == [volume["name"] for volume in pod["volumes"]]
 
 
-# Each of these asks a program that a machine may not have, or may not let everyone use.
+# These need programs or permissions that a machine may lack.
 if shutil.which("systemd-analyze"):
 
     def test_service_is_valid(host: Host) -> None:
-        """Systemd finds nothing wrong with the unit."""
+        """Systemd finds no problem in the unit."""
         unit = host.folder / "tbot.service"
         unit.write_text(host.read(unit.name))
         command = ["systemd-analyze", "verify", "--man=no", str(unit)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        # It speaks of the machine's other units too.
+        # It also prints problems of the machine's own units.
         assert [line for line in done.stderr.splitlines() if unit.name in line] == []
         assert done.returncode == 0
-
-
-def leaves(node: object, path: str = "") -> set[str]:
-    """Each value of a document, with its path."""
-    if isinstance(node, dict):
-        pairs = [*node.items()]
-    elif isinstance(node, list):
-        pairs = [*enumerate(node)]
-    else:
-        return {f"{path}={node!r}"}
-    return {leaf for key, value in pairs for leaf in leaves(value, f"{path}.{key}")}
 
 
 if shutil.which("kubectl"):
 
     def test_kubernetes_knows_each_field() -> None:
-        """Kubernetes' own types, which drop what they do not know, keep all of the manifest."""
+        """Kubernetes' own types, which drop unknown fields, keep the whole manifest."""
         file = EXAMPLES / "kubernetes.yaml"
         done = subprocess.run(
             [
@@ -317,7 +366,7 @@ if shutil.which("kubectl"):
             timeout=60,
             check=True,
         )
-        assert leaves(yaml.safe_load(file.read_text())) <= leaves(json.loads(done.stdout))
+        assert leaf_values(yaml.safe_load(file.read_text())) <= leaf_values(json.loads(done.stdout))
 
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
@@ -326,11 +375,11 @@ if (
     and not subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode
 ):
 
-    def test_container_process_1(host: Host, rotel: Rotel) -> None:
-        """As a container's process 1, tbot reports its start and has its own status."""
-        (*_, (words, _)), environ = container(host)
+    def test_container_process_1(host: Host, collector: Collector) -> None:
+        """As process 1 of a container, tbot reports its start and exits with its own status."""
+        (*_, (words, _)), environ = image_build_and_process(host)
         done = host.run([Step([*UNSHARE, *words])], environ)
         assert (done.returncode, done.stderr) == (3, "")
-        told = json.loads(done.stdout)
-        assert (told["pid"], told["answer"]) == (1, "ok")
-        assert "EventName: tbot.start" in rotel.find(told["session"])
+        printed = json.loads(done.stdout)
+        assert (printed["pid"], printed["answer"]) == (1, "ok")
+        assert collector.find(printed["session"]).event_name == "tbot.start"

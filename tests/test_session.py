@@ -1,4 +1,4 @@
-"""Sessions: an id per start, made here, and what became of the start's record."""
+"""Sessions: the id of a start, and the outcome of its record."""
 
 import threading
 import time
@@ -6,13 +6,13 @@ import uuid
 
 import pytest
 
-from collectors import run
+from support.processes import WAIT_SECONDS, run_python
 from tbot_otel import Outcome, Session, Status
 from tbot_otel.session import current
 
 
 def test_ids() -> None:
-    """An id is a UUID of version 4, as text, and no two are alike."""
+    """An id is a version 4 UUID as text, and each session has another one."""
     ids = [Session().id for _ in range(1000)]
     assert len(set(ids)) == len(ids)
     for text in ids:
@@ -22,88 +22,93 @@ def test_ids() -> None:
 
 
 def test_ids_are_random() -> None:
-    """All but the six bits of version and variant are drawn."""
+    """All bits except the six of version and variant are random."""
     ids = [uuid.UUID(Session().id).int for _ in range(256)]
     constant = [bit for bit in range(128) if len({number >> bit & 1 for number in ids}) == 1]
     assert constant == [62, 63, 76, 77, 78, 79]
 
 
 def test_started() -> None:
-    """A session starts when it is made."""
+    """A session starts when it is created."""
     before = time.time_ns()
     session = Session()
     assert before <= session.started <= time.time_ns()
 
 
 def test_current() -> None:
-    """A process has one session of its own, beside those of its starts."""
+    """A process has one session of its own, apart from those of its starts."""
     session = current()
     assert current() is session
-    assert session.belongs_here()
+    assert session.belongs_to_this_process()
     assert Session().id != session.id
 
 
 FORK = """
 import os
 from tbot_otel.session import Session, Status, current
-parents, other = current(), Session()
-other.track()
+own, start = current(), Session()
+start.track()
 read, write = os.pipe()
 if os.fork() == 0:
-    assert not parents.belongs_here()
-    assert not other.belongs_here()
-    # Nobody in this process settles it.
-    assert other.flush(60).status is Status.PENDING
-    assert current().belongs_here() and current() is current()
+    assert not own.belongs_to_this_process()
+    assert not start.belongs_to_this_process()
+    # No thread of this process would settle it.
+    assert start.flush(60).status is Status.PENDING
+    assert current().belongs_to_this_process() and current() is current()
     os.write(write, f"{current().id} {Session().id}".encode())
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
-assert current() is parents and other.belongs_here()
-print(parents.id, other.id, os.read(read, 1000).decode())
+assert current() is own and start.belongs_to_this_process()
+print(own.id, start.id, os.read(read, 1000).decode())
 """
 
 
+@pytest.mark.integration
 def test_fork() -> None:
-    """A forked child has no share in its parent's sessions, and does not wait for them."""
-    done = run("-c", FORK, timeout=20)
+    """A forked child has sessions of its own, and does not wait for its parent's."""
+    # The child would wait for 60 seconds.
+    done = run_python("-c", FORK, timeout=50)
     assert done.stderr == ""
     assert len(set(done.stdout.split())) == 4
 
 
 @pytest.mark.parametrize(
-    ("said", "stands"),
+    ("statuses", "expected"),
     [
-        ([], 0),
-        (["DELIVERED"], 1),
-        (["REFUSED"], 1),
-        (["FAILED"], 1),
-        (["HANDED_OVER"], 1),
-        (["DELIVERED", "FAILED"], 1),
-        (["FAILED", "DELIVERED", "HANDED_OVER"], 1),
-        (["REFUSED", "HANDED_OVER", "DELIVERED"], 1),
-        (["DELIVERED", "HANDED_OVER"], 1),
-        (["HANDED_OVER", "DELIVERED"], 2),
-        (["HANDED_OVER", "FAILED"], 2),
-        (["HANDED_OVER", "REFUSED"], 2),
-        (["HANDED_OVER", "DELIVERED", "FAILED"], 2),
-        (["HANDED_OVER", "FAILED", "HANDED_OVER"], 2),
+        ([], None),
+        (["DELIVERED"], 0),
+        (["REFUSED"], 0),
+        (["FAILED"], 0),
+        (["HANDED_OVER"], 0),
+        (["DELIVERED", "FAILED"], 0),
+        (["FAILED", "DELIVERED", "HANDED_OVER"], 0),
+        (["REFUSED", "HANDED_OVER", "DELIVERED"], 0),
+        (["DELIVERED", "HANDED_OVER"], 0),
+        (["HANDED_OVER", "DELIVERED"], 1),
+        (["HANDED_OVER", "FAILED"], 1),
+        (["HANDED_OVER", "REFUSED"], 1),
+        (["HANDED_OVER", "DELIVERED", "FAILED"], 1),
+        (["HANDED_OVER", "FAILED", "HANDED_OVER"], 1),
     ],
 )
 @pytest.mark.parametrize("tracked", [True, False])
-def test_settle(said: list[str], stands: int, tracked: bool) -> None:
-    """The first word stands, unless it was that another pipeline has the record."""
+def test_settle(statuses: list[str], expected: int | None, tracked: bool) -> None:
+    """The first outcome stands, unless it was HANDED_OVER."""
     session = Session()
     if tracked:
         session.track()
-    outcomes = [Outcome(Status[name], name.lower()) for name in said]
+    outcomes = [Outcome(Status[name], name.lower()) for name in statuses]
     for outcome in outcomes:
         session.settle(outcome)
     outcome = session.flush(0)
-    assert outcome is outcomes[stands - 1] if stands else outcome.status is Status.PENDING
+    if expected is None:
+        assert outcome.status is Status.PENDING
+    else:
+        assert outcome is outcomes[expected]
 
 
 def test_flush_waits() -> None:
-    """A flush ends when the record is settled, on whatever thread."""
+    """A flush ends when another thread settles the record."""
     session = Session()
     session.track()
     waiting = threading.Event()
@@ -111,50 +116,52 @@ def test_flush_waits() -> None:
 
     def flush() -> None:
         waiting.set()
-        outcomes.append(session.flush(60))
+        # Longer than the test waits.
+        outcomes.append(session.flush(WAIT_SECONDS * 2))
 
     thread = threading.Thread(target=flush, daemon=True)
     thread.start()
-    assert waiting.wait(60)
-    session.settle(Outcome(Status.DELIVERED, "the Collector took it"))
-    thread.join(20)
+    assert waiting.wait(WAIT_SECONDS)
+    session.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
+    thread.join(WAIT_SECONDS)
     assert [outcome.status for outcome in outcomes] == [Status.DELIVERED]
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_flush_gives_up(timeout: float) -> None:
-    """A flush that runs out says that the record is under way, and a later one may say more."""
+def test_flush_times_out(timeout: float) -> None:
+    """A flush returns PENDING after its timeout, and the outcome can still be set."""
     session = Session()
     session.track()
     before = time.monotonic()
     outcome = session.flush(timeout)
     assert time.monotonic() - before >= timeout
-    assert repr(outcome) == "Outcome(Status.PENDING, 'the record is still under way')"
+    assert repr(outcome) == "Outcome(Status.PENDING, 'the record is still being sent')"
     session.settle(Outcome(Status.FAILED, "x"))
     assert session.flush(timeout).status is Status.FAILED
 
 
-def test_nothing_to_wait_for() -> None:
-    """A session whose record was never sent does not make anybody wait."""
+def test_flush_without_record() -> None:
+    """A session whose record was never sent does not wait."""
     before = time.monotonic()
-    assert Session().flush(10).status is Status.PENDING
-    assert time.monotonic() - before < 5
+    assert Session().flush(60).status is Status.PENDING
+    assert time.monotonic() - before < 30
 
 
 AUDIT = """
 import sys
 from tbot_otel import session
-session.Session().track()  # what this imports stands on disk already
-seen = []
-sys.addaudithook(lambda event, _: seen.append(event))
+session.Session().track()  # its imports read files
+events = []
+sys.addaudithook(lambda event, _: events.append(event))
 for _ in range(3):
     session.Session().flush(0)
 session.current()
-print([event for event in seen if event.split(".")[0] in {"open", "os", "socket", "subprocess"}])
+print([event for event in events if event.split(".")[0] in {"open", "os", "socket", "subprocess"}])
 """
 
 
-def test_nothing_is_persisted() -> None:
-    """To make sessions reads and writes no file, and asks nobody."""
-    done = run("-c", AUDIT)
+@pytest.mark.integration
+def test_no_files() -> None:
+    """A session is created without files, sockets and child processes."""
+    done = run_python("-c", AUDIT)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,29 +1,30 @@
 """Silence: without consent, nothing happens.
 
-Each case is a process of its own, audited from its first line until it has exited. Linux tells
-what audit events miss (native threads, sockets that no Python code opened) in ``/proc``.
+Each case is a process of its own, audited from its first line to its exit. ``/proc`` shows what
+Python's audit events do not: native threads, and sockets that no Python code opened.
 """
 
 import ast
+import functools
+import pkgutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from collectors import Answer, Rotel, Standin, run
+import tbot_otel
+from support.processes import run_python
+from support.standins import GRPCStandin, HTTPStandin, Response
+
+pytestmark = pytest.mark.integration
 
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
 
-# What tells nobody anything; whatever else a process does is an event to look at.
 AUDITOR = """
 import _thread, atexit, os, sys
 
-HARMLESS = {
-    "builtins.id", "code.__new__", "compile", "exec", "import", "marshal.loads",
-    "object.__delattr__", "object.__getattr__", "object.__setattr__", "os.listdir", "os.scandir",
-    "sys._getframe",
-}
-events, threads, modules = [], [], set(sys.modules)
+events, thread_events, threads, modules = [], [], [], set(sys.modules)
 
 def descriptors():
     found = set()
@@ -31,32 +32,35 @@ def descriptors():
         try:
             found.add(os.readlink("/proc/self/fd/" + name))
         except FileNotFoundError:
-            pass  # that of the listing itself
+            pass  # the descriptor of the listing itself
     return found
 
 before = descriptors()
 
 def hook(event, arguments):
     reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if event not in HARMLESS and not reads:
+    if event.startswith("_thread."):
+        thread_events.append(event)
+    elif event not in harmless and not reads:
         events.append(event)
 
-def noting(start):
-    def note(function, *arguments, **options):
+def record_threads(start):
+    def start_recorded(function, *arguments, **options):
         target = getattr(getattr(function, "__self__", None), "_target", None) or function
         threads.append(f"{target.__module__}.{target.__qualname__}")
         return start(function, *arguments, **options)
-    return note
+    return start_recorded
 
-for name in ("start_new_thread", "start_joinable_thread"):
+for name in ("start_new", "start_new_thread", "start_joinable_thread"):
     if hasattr(_thread, name):
-        setattr(_thread, name, noting(getattr(_thread, name)))
+        setattr(_thread, name, record_threads(getattr(_thread, name)))
 
 def report():
-    happened = list(events)
+    # Python 3.12 and later have an event for each thread. One without a record is reported.
+    happened = [*events, *thread_events[len(threads):]]
     import resource, time
-    deadline = time.monotonic() + 2
-    # A thread that has been joined can take a moment to leave.
+    deadline = time.monotonic() + 10
+    # A joined thread can take a moment to end.
     while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
@@ -71,13 +75,22 @@ def report():
     tasks = len(os.listdir("/proc/self/task"))
     print((happened, threads, tasks, sorted(descriptors() - before), child, foreign))
 
-atexit.register(report)  # the first to register is the last to run
+atexit.register(report)  # the last handler to run
 sys.addaudithook(hook)
 """
 
+# Imports, classes, entry points and JSON, without this package.
+BASELINE = """
+import argparse, collections, enum, importlib.metadata, json, logging, typing
+collections.namedtuple("Pair", "first second")
+importlib.metadata.entry_points()
+json.dumps([{}], indent=2)
+"""
+SDK_BASELINE = BASELINE + "import opentelemetry.sdk._logs.export"
+
 
 class Audit(NamedTuple):
-    """What a process has done: nothing, unless said otherwise."""
+    """The actions of a process; by default, none."""
 
     events: list[str] = []  # noqa: RUF012 - never changed
     threads: list[str] = []  # noqa: RUF012 - never changed
@@ -87,35 +100,53 @@ class Audit(NamedTuple):
     modules: list[str] = []  # noqa: RUF012 - never changed
 
 
-def audit(script: str, environ: dict[str, str], status: int = 0) -> Audit:
-    """Run a script under audit, and return what it has done."""
-    # A module's bytecode would be a file written, by the interpreter.
+def audit_process(
+    script: str, environ: dict[str, str], status: int = 0, baseline: str = BASELINE
+) -> Audit:
+    """Run a script under audit, and return its actions.
+
+    Args:
+        script: The script.
+        environ: Its variables.
+        status: The expected exit status.
+        baseline: A script whose events are harmless; empty if none are.
+    """
+    harmless = baseline_events(baseline) if baseline else set[str]()
+    # The interpreter would write the modules' bytecode to files.
     environ = {"PYTHONDONTWRITEBYTECODE": "1", **environ}
-    done = run("-c", AUDITOR + script, timeout=60, **environ)
+    done = run_python("-c", f"harmless = {harmless}\n{AUDITOR}{script}", timeout=120, **environ)
     assert done.returncode == status, done.stderr
     return Audit(*ast.literal_eval(done.stdout.splitlines()[-1]))
+
+
+@functools.cache
+def baseline_events(script: str) -> set[str]:
+    """Return the names of the events that this interpreter raises in a script."""
+    return {*audit_process(script, {}, baseline="").events}
 
 
 TRANSPORTS = ("grpc.", "requests.", "urllib3.")
 OTLP = (*TRANSPORTS, "google.", "opentelemetry.exporter.", "opentelemetry.proto.")
 
 
-def assert_idle(done: Audit, absent: tuple[str, ...] = OTLP) -> None:
-    """Check that a process with the SDK in it did nothing, and what else is not in it."""
-    # The SDK's own threads: its batches, and a pool that detects resources when it is imported.
+def assert_idle(
+    audit: Audit, absent: tuple[str, ...] = OTLP, expected_events: list[str] | None = None
+) -> None:
+    """Check that a process with the SDK did nothing and did not import the absent modules."""
+    # The SDK starts threads for its batches, and when it is imported, for its resource detectors.
     threads = [
         name
-        for name in done.threads
+        for name in audit.threads
         if not name.startswith(("opentelemetry.sdk.", "concurrent.futures.thread."))
     ]
-    modules = [name for name in done.modules if f"{name}.".startswith(absent)]
-    assert done._replace(threads=threads, modules=modules) == Audit()
+    modules = [name for name in audit.modules if f"{name}.".startswith(absent)]
+    assert audit._replace(threads=threads, modules=modules) == Audit(events=expected_events or [])
 
 
 RECORD_START = """
 from tbot_otel import StartEvent, Status, record_start
 session = record_start(StartEvent(run_mode="daemon", version="18.3.0"))
-outcome = session.flush(5)
+outcome = session.flush(30)
 """
 RECORD_START_REFUSED = RECORD_START + "assert outcome.status is Status.REFUSED"
 COMMAND = """
@@ -124,28 +155,30 @@ from importlib.metadata import entry_points
 sys.exit(command.load()({words!r}))
 """
 
-YES = ("1", "t", "T", "TRUE", "true", "True")
-NO = ("", "0", "f", "F", "FALSE", "false", "False")
-JUNK = ("yes", "on", "y", " 1", "1 ", "1\n", "tRUE", "2", "-1", "01", "1.0", "tr\u00fce", "\uff11")
-NOT_AN_OPT_IN = [
+TRUE_VALUES = ("1", "t", "T", "TRUE", "true", "True")
+FALSE_VALUES = ("", "0", "f", "F", "FALSE", "false", "False")
+INVALID_VALUES = (
+    *("yes", "on", "y", " 1", "1 ", "1\n", "tRUE", "2", "-1", "01", "1.0", "tr\u00fce", "\uff11"),
+)
+WITHOUT_CONSENT = [
     {},
-    *({OPT_IN: value} for value in (*NO, *JUNK)),
-    *({OPT_IN: value, "OTEL_SDK_DISABLED": "true"} for value in YES),
+    *({OPT_IN: value} for value in (*FALSE_VALUES, *INVALID_VALUES)),
+    *({OPT_IN: value, "OTEL_SDK_DISABLED": "true"} for value in TRUE_VALUES),
     *({OPT_IN: "1", "OTEL_SDK_DISABLED": value} for value in ("TRUE", "True", " true ")),
-    *({OPT_IN: value, "DO_NOT_TRACK": "1"} for value in YES),
+    *({OPT_IN: value, "DO_NOT_TRACK": "1"} for value in TRUE_VALUES),
     *({OPT_IN: "1", "DO_NOT_TRACK": value} for value in ("true", "yes", "anything", "False", " ")),
 ]
-OPTED_IN = {OPT_IN: "1"}
+WITH_CONSENT = {OPT_IN: "1"}
 
 
-def words(environ: dict[str, str]) -> str:
-    """Name a case by its environment."""
+def environ_id(environ: dict[str, str]) -> str:
+    """Return the id of a case with these variables."""
     return ascii(" ".join(f"{name}={value}" for name, value in environ.items()))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tbot.yaml, and with a tbot that is a child when it is asked anything."""
+    """A folder with a tbot.yaml, and a tbot that prints its version."""
     folder = tmp_path_factory.mktemp("tbot")
     (folder / "tbot.yaml").write_text("version: v2\noutputs: [{type: identity}]\n")
     tbot = folder / "tbot"
@@ -154,33 +187,57 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_import_adds_nothing() -> None:
-    """The package is one module: a bare interpreter and it."""
-    script = "import sys; bare = set(sys.modules); import tbot_otel; print(set(sys.modules) - bare)"
-    done = run("-c", script)
-    assert (done.stdout, done.stderr) == ("{'tbot_otel'}\n", "")
+def test_baselines_are_harmless() -> None:
+    """The baselines inspect the interpreter's own objects and list folders, and do nothing else."""
+    for baseline in (BASELINE, SDK_BASELINE):
+        events = baseline_events(baseline)
+        assert "import" in events
+        acting = {
+            event
+            for event in events
+            if event.partition(".")[0]
+            not in ("builtins", "code", "compile", "exec", "import", "marshal", "object", "sys")
+        }
+        assert acting <= {"os.listdir", "os.scandir"}
 
 
-@pytest.mark.parametrize("environ", [{}, OPTED_IN], ids=words)
-@pytest.mark.parametrize(
-    "room",
-    [
-        *("errors", "events", "consent", "destination", "policy", "session", "otlp", "start"),
-        *("launcher", "forwarder", "cli", "cli.emit", "cli.run"),
-    ],
-)
-def test_import_is_silent(room: str, environ: dict[str, str]) -> None:
-    """A room that a process meets without consent stands on the standard library alone."""
-    assert audit(f"import tbot_otel.{room}", environ) == Audit()
+@pytest.mark.parametrize("package", ["tbot_otel", "tbot_otel.run", "tbot_otel.otlp"])
+def test_import_of_package(package: str) -> None:
+    """Importing these packages imports no other module."""
+    script = "import sys; bare = {*sys.modules}; import PACKAGE; print(*{*sys.modules} - bare)"
+    done = run_python("-c", script.replace("PACKAGE", package))
+    assert ({*done.stdout.split()}, done.stderr) == ({"tbot_otel", package}, "")
 
 
-@pytest.mark.parametrize("room", ["record", "resource", "exporter", "bot_config", "cli.preview"])
-def test_import_is_no_action(room: str) -> None:
-    """Any other room does nothing when it is imported, and imports no OTLP exporter."""
-    assert_idle(audit(f"import tbot_otel.{room}", OPTED_IN))
+# Modules that import OpenTelemetry or PyYAML, but no OTLP exporter.
+LIBRARY_MODULES = ["bot_config", "exporter", "record", "resource"]
+# Modules that a process imports only with consent, or for a report of another process.
+SENDING_MODULES = [
+    *("connect", "connect.tbot_pb", "otlp.encoding", "otlp.grpc", "otlp.http"),
+    *("relay.app", "relay.batch", "relay.committer", "relay.metrics", "relay.server"),
+]
+STANDARD_LIBRARY_MODULES = [
+    name
+    for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
+    if (name := module.name.removeprefix("tbot_otel."))
+    not in (*LIBRARY_MODULES, *SENDING_MODULES, "__main__")
+]
 
 
-@pytest.mark.parametrize("environ", NOT_AN_OPT_IN, ids=words)
+@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
+@pytest.mark.parametrize("module", STANDARD_LIBRARY_MODULES)
+def test_import_is_silent(module: str, environ: dict[str, str]) -> None:
+    """A module that a process imports without consent imports only the standard library."""
+    assert audit_process(f"import tbot_otel.{module}", environ) == Audit()
+
+
+@pytest.mark.parametrize("module", LIBRARY_MODULES)
+def test_import_does_nothing(module: str) -> None:
+    """The other modules that no record has to pass do nothing when they are imported."""
+    assert_idle(audit_process(f"import tbot_otel.{module}", WITH_CONSENT, baseline=SDK_BASELINE))
+
+
+@pytest.mark.parametrize("environ", WITHOUT_CONSENT, ids=environ_id)
 @pytest.mark.parametrize(
     ("script", "status"),
     [
@@ -190,22 +247,22 @@ def test_import_is_no_action(room: str) -> None:
     ],
 )
 def test_without_consent(script: str, status: int, environ: dict[str, str], folder: Path) -> None:
-    """Whatever is no opt-in: no socket, file, thread or child, and no OpenTelemetry."""
+    """Without consent: no socket, file, thread or child process, and no OpenTelemetry."""
     script = script.replace("FOLDER", str(folder))
-    assert audit(script, {"PATH": str(folder), **environ}, status) == Audit()
+    assert audit_process(script, {"PATH": str(folder), **environ}, status) == Audit()
 
 
-# A command that cannot be run leaves the process as it is, to be looked at.
+# If the command cannot be run, the process remains and prints its audit.
 RUN = COMMAND.format(words=["run", "--", "/dev/null"])
-BECOMES_THE_COMMAND = Audit(events=["os.exec"])
+ONLY_EXEC = Audit(events=["os.exec"])
+# In the C locale, the interpreter sets LC_CTYPE, and `run` removes it.
+RUN_ENVIRON = {"LANG": "C.UTF-8"}
 
 
-@pytest.mark.parametrize("environ", NOT_AN_OPT_IN, ids=words)
+@pytest.mark.parametrize("environ", WITHOUT_CONSENT, ids=environ_id)
 def test_run_without_consent(environ: dict[str, str]) -> None:
-    """Whatever is no opt-in: the process becomes the command, and does nothing else."""
-    # In the C locale the interpreter has set a variable, which is undone.
-    environ = {"LANG": "C.UTF-8", **environ}
-    assert audit(RUN, environ, 126) == BECOMES_THE_COMMAND
+    """Without consent, `run` executes the command and does nothing else."""
+    assert audit_process(RUN, RUN_ENVIRON | environ, 126) == ONLY_EXEC
 
 
 @pytest.mark.parametrize(
@@ -215,27 +272,27 @@ def test_run_without_consent(environ: dict[str, str]) -> None:
         {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/xml"},
         {"TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS": "https://relay.example"},
     ],
-    ids=words,
+    ids=environ_id,
 )
-def test_run_with_nowhere_to_send(environ: dict[str, str]) -> None:
-    """With consent, but nothing to do for us, the process becomes the command just so."""
-    done = audit(RUN, {"LANG": "C.UTF-8", **OPTED_IN, **environ}, 126)
-    assert done == BECOMES_THE_COMMAND
+def test_run_without_forwarder(environ: dict[str, str]) -> None:
+    """With consent, but without a use for the forwarder, `run` only executes the command."""
+    assert audit_process(RUN, RUN_ENVIRON | WITH_CONSENT | environ, 126) == ONLY_EXEC
 
 
-@pytest.mark.parametrize("environ", [{}, OPTED_IN], ids=words)
+@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
 @pytest.mark.parametrize("option", [[], ["--json"]], ids=str)
 def test_events(option: list[str], environ: dict[str, str]) -> None:
-    """To print what can be collected takes nothing, with consent or without."""
-    assert audit(COMMAND.format(words=["events", *option]), environ) == Audit()
+    """`events` needs only the standard library, with consent or without."""
+    assert audit_process(COMMAND.format(words=["events", *option]), environ) == Audit()
 
 
-@pytest.mark.parametrize("environ", [{}, OPTED_IN], ids=words)
+@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
 @pytest.mark.parametrize("command", [["preview", "--tbot-version", "18.3.0"], ["status"]], ids=str)
-def test_looking_sends_nothing(command: list[str], environ: dict[str, str]) -> None:
-    """Status and preview open, write and start nothing, with consent or without."""
+def test_preview_and_status(command: list[str], environ: dict[str, str]) -> None:
+    """`preview` and `status` open, write and start nothing, with consent or without."""
     status = 3 if command == ["status"] and not environ else 0
-    assert_idle(audit(COMMAND.format(words=command), environ, status), TRANSPORTS)
+    script = COMMAND.format(words=command)
+    assert_idle(audit_process(script, environ, status, baseline=SDK_BASELINE), TRANSPORTS)
 
 
 PIPELINE = """
@@ -245,32 +302,48 @@ from tbot_otel import TbotLogExporter
 provider = LoggerProvider()
 provider.add_log_record_processor({processor}(TbotLogExporter()))
 """
-PIPELINES = {
-    "batch": PIPELINE.format(processor="BatchLogRecordProcessor"),
-    "simple": PIPELINE.format(processor="SimpleLogRecordProcessor"),
-}
-PIPELINES["autoconfigured"] = """
+AUTOCONFIGURE = """
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 initialize(swallow_exceptions=False)
-# The distribution sets a variable, and what it is built with opens the interpreter itself.
-events[:] = [event for event in events if event not in ("os.putenv", "ctypes.dlopen")]
 from opentelemetry._logs import get_logger_provider
 provider = get_logger_provider()
 """
-AUTOCONFIGURED = {
+PIPELINES = {
+    "batch": PIPELINE.format(processor="BatchLogRecordProcessor"),
+    "simple": PIPELINE.format(processor="SimpleLogRecordProcessor"),
+    "autoconfigured": AUTOCONFIGURE,
+}
+AUTOCONFIGURATION = {
     "OTEL_LOGS_EXPORTER": "tbot",
     "OTEL_TRACES_EXPORTER": "none",
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests",
-    "PYTHONWARNINGS": "ignore",  # the oldest SDK imports what it deprecates
+    "PYTHONWARNINGS": "ignore",  # the oldest SDK imports deprecated names
 }
 EMIT = """
 provider.get_logger("a library").emit(event_name={name!r}, attributes={{"tbot.run_mode": "daemon"}})
 """
-RECORD_INTO = """
+RECORD_INTO_PIPELINE = """
 from tbot_otel import StartEvent, record_start
 record_start(StartEvent(run_mode="daemon", version="18.3.0"), logger_provider=provider)
 """
+
+
+@functools.cache
+def pipeline_events(pipeline: str) -> list[str]:
+    """Return the events of a pipeline without an exporter of this package."""
+    script = PIPELINES[pipeline].replace("tbot_otel", "opentelemetry.sdk._logs.export")
+    script = script.replace("TbotLogExporter", "ConsoleLogRecordExporter")
+    environ = AUTOCONFIGURATION | {"OTEL_LOGS_EXPORTER": "console"}
+    return audit_process(script, environ, baseline=SDK_BASELINE).events
+
+
+def assert_pipeline_idle(script: str, pipeline: str, environ: dict[str, str]) -> None:
+    """Check that a script does no more in a pipeline than the pipeline without our exporter."""
+    audit = audit_process(
+        PIPELINES[pipeline] + script, AUTOCONFIGURATION | environ, baseline=SDK_BASELINE
+    )
+    assert_idle(audit, expected_events=pipeline_events(pipeline))
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
@@ -282,79 +355,97 @@ record_start(StartEvent(run_mode="daemon", version="18.3.0"), logger_provider=pr
         {OPT_IN: "1", "OTEL_SDK_DISABLED": "TRUE"},
         {OPT_IN: "1", "DO_NOT_TRACK": "anything"},
     ],
-    ids=words,
+    ids=environ_id,
 )
 def test_pipeline_without_consent(pipeline: str, environ: dict[str, str]) -> None:
-    """In a configured pipeline, a start that is emitted without consent has no effect at all."""
-    script = PIPELINES[pipeline] + EMIT.format(name="tbot.start") + RECORD_INTO
-    assert_idle(audit(script, AUTOCONFIGURED | environ))
+    """Without consent, a start that is emitted into a pipeline has no effect."""
+    assert_pipeline_idle(EMIT.format(name="tbot.start") + RECORD_INTO_PIPELINE, pipeline, environ)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_pipeline_with_records_of_others(pipeline: str) -> None:
-    """With consent, the records of other libraries have no effect either."""
-    script = PIPELINES[pipeline] + EMIT.format(name=None) + EMIT.format(name="a.start")
-    assert_idle(audit(script, AUTOCONFIGURED | OPTED_IN))
+def test_pipeline_with_foreign_records(pipeline: str) -> None:
+    """With consent, the records of other libraries have no effect."""
+    script = EMIT.format(name=None) + EMIT.format(name="a.start")
+    assert_pipeline_idle(script, pipeline, WITH_CONSENT)
 
 
 def test_consent_is_withdrawn() -> None:
     """A start that is still in a batch when consent ends has no effect."""
-    script = PIPELINES["batch"] + EMIT.format(name="tbot.start")
     withdraw = f"os.environ.pop({OPT_IN!r}); events.remove('os.unsetenv')"
-    assert_idle(audit(script + withdraw, OPTED_IN))
+    assert_pipeline_idle(EMIT.format(name="tbot.start") + withdraw, "batch", WITH_CONSENT)
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc", "http/json"])
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc", "http/xml"])
 def test_constructor(protocol: str) -> None:
-    """With consent, an exporter that has seen no record has opened and imported nothing."""
+    """With consent, an exporter without a record has opened and imported nothing."""
     script = f"from tbot_otel import TbotLogExporter; it = TbotLogExporter(protocol={protocol!r})"
-    assert_idle(audit(script, {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, **OPTED_IN}))
+    environ = WITH_CONSENT | {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+    assert_idle(audit_process(script, environ, baseline=SDK_BASELINE))
 
 
-def test_audit_sees_what_record_start_does() -> None:
-    """The audit can fail: with consent it sees the connection, the thread and the imports."""
-    with Standin(Answer()) as collector:
-        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        done = audit(RECORD_START, OPTED_IN | endpoint)
-    assert "socket.connect" in done.events
-    assert any(name.startswith("tbot_otel.") for name in done.threads)
-    assert {"opentelemetry", "requests", "google.protobuf"} <= {*done.modules}
+# The tests below show that the audit can fail.
+
+
+def test_audit_sees_record_start() -> None:
+    """With consent, the audit sees the connection, the thread and the imports."""
+    with HTTPStandin(Response()) as standin:
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": standin.endpoint}
+        audit = audit_process(RECORD_START, WITH_CONSENT | endpoint)
+    assert "socket.connect" in audit.events
+    assert any(name.startswith("tbot_otel.") for name in audit.threads)
+    assert {"opentelemetry", "requests", "google.protobuf"} <= {*audit.modules}
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_audit_sees_what_a_pipeline_does(pipeline: str) -> None:
-    """The audit can fail: with consent it sees a pipeline's connection."""
+def test_audit_sees_pipeline(pipeline: str) -> None:
+    """With consent, the audit sees a pipeline's connection."""
     script = PIPELINES[pipeline] + EMIT.format(name="tbot.start")
-    with Standin(Answer()) as collector:
-        endpoint = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",  # the distribution's is grpc
+    with HTTPStandin(Response()) as standin:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": standin.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",  # the distribution's default is grpc
         }
-        assert "socket.connect" in audit(script, AUTOCONFIGURED | OPTED_IN | endpoint).events
+        audit = audit_process(
+            script, AUTOCONFIGURATION | WITH_CONSENT | environ, baseline=SDK_BASELINE
+        )
+    assert "socket.connect" in audit.events
+    assert "socket.connect" not in pipeline_events(pipeline)
 
 
-def test_audit_sees_what_grpc_does(rotel: Rotel) -> None:
-    """The audit can fail: it sees threads and sockets that Python does not know of."""
-    provider = "LoggerProvider(shutdown_on_exit=False)"
-    script = PIPELINES["simple"].replace("LoggerProvider()", provider)
-    endpoint = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": rotel.endpoint("grpc"),
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-    }
-    done = audit(script + EMIT.format(name="tbot.start"), OPTED_IN | endpoint)
-    assert done.tasks > 1
-    assert any(name.startswith("socket:") for name in done.descriptors)
+def test_audit_sees_grpc() -> None:
+    """The audit sees threads and sockets that Python does not know."""
+    script = PIPELINES["simple"].replace(
+        "LoggerProvider()", "LoggerProvider(shutdown_on_exit=False)"
+    )
+    with GRPCStandin() as standin:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": standin.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        }
+        audit = audit_process(script + EMIT.format(name="tbot.start"), WITH_CONSENT | environ)
+    assert audit.tasks > 1
+    assert any(name.startswith("socket:") for name in audit.descriptors)
 
 
-def test_audit_sees_what_run_does() -> None:
-    """The audit can fail: with consent it sees the socket and the fork."""
-    done = audit(RUN, {"LANG": "C.UTF-8", **OPTED_IN}, 126)
-    assert {"socket.bind", "os.fork", "os.putenv"} <= {*done.events}
+def test_audit_sees_run() -> None:
+    """With consent, the audit sees the socket and the fork of `run`."""
+    audit = audit_process(RUN, RUN_ENVIRON | WITH_CONSENT, 126)
+    assert {"socket.bind", "os.fork", "os.putenv"} <= {*audit.events}
 
 
-def test_audit_sees_a_child_and_a_file(folder: Path, tmp_path: Path) -> None:
-    """The audit can fail: it sees tbot when it is asked for its version, and a file written."""
+def test_audit_sees_child_and_file(folder: Path, tmp_path: Path) -> None:
+    """The audit sees the child process that prints tbot's version, and a file that is written."""
     script = COMMAND.format(words=["preview", "-o", str(tmp_path / "out.json")])
-    done = audit(script, {"PATH": str(folder)})
-    assert {"subprocess.Popen", "open"} <= {*done.events}
-    assert done.child
+    audit = audit_process(script, {"PATH": str(folder)})
+    assert {"subprocess.Popen", "open"} <= {*audit.events}
+    assert audit.child
+
+
+@pytest.mark.parametrize("function", ["start_new", "start_new_thread"])
+def test_audit_sees_thread(function: str) -> None:
+    """The audit sees a thread, and on newer interpreters one that was not recorded."""
+    script = f"import _thread; _thread.{function}(print, ())\n"
+    assert audit_process(script, {}).threads == ["builtins.print"]
+    has_events = sys.version_info >= (3, 12)
+    unrecorded = audit_process(script + "threads.clear()", {})
+    assert unrecorded == Audit(events=["_thread.start_new_thread"] if has_events else [])

@@ -1,6 +1,6 @@
-"""A program that runs tbot once through tbot-otel, and names itself as tbot's helper.
+"""A program that runs tbot once with tbot-otel, and names itself as tbot's helper.
 
-Change the name, the version and tbot's words. Consent and Collector are the user's to set.
+Change the name, the version and tbot's arguments. The user sets the consent and the Collector.
 """
 
 import os
@@ -12,7 +12,7 @@ COMMAND = ["tbot", "start", "-c", "tbot.yaml", "--oneshot"]
 
 
 def main() -> int:
-    """Run tbot, and return its status as a shell would."""
+    """Run tbot, and return its exit status as a shell does."""
     run = [sys.executable, "-m", "tbot_otel", "run", "--", *COMMAND]
     status = subprocess.run(run, env={**os.environ, **HELPER}, check=False).returncode
     return status if status >= 0 else 128 - status

@@ -1,11 +1,11 @@
 """An OpenTelemetry exporter plugin for the anonymous, opt-in telemetry of tbot.
 
-Each public name is loaded when it is first used: importing this package imports nothing else.
+Public names are loaded on first use: importing this package imports nothing else.
 """
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_LAZY_EXPORTS = {
     "Consent": "consent",
     "OptInSampler": "consent",
     "ExporterConfigurationError": "errors",
@@ -58,11 +58,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _LAZY_EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_LAZY_EXPORTS[name]}"), name)
     globals()[name] = value
     return value
 

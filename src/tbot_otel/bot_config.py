@@ -1,8 +1,8 @@
-"""tbot.yaml, versions 1 and 2, to the attributes of a start.
+"""Reads the attributes of a start from a tbot.yaml, version 1 or 2.
 
-Only its structure is read: how many destinations there are of each kind, the run mode, the join
-method. Its values are never made into objects, and never repeated. What a destination counts as is
-Teleport's (https://goteleport.com/docs/reference/machine-id/configuration/).
+Only three things are read: the number of destinations of each kind, the run mode, and the join
+method. No other value becomes an object, and no value is repeated in a message. Teleport defines
+the kinds of destinations (https://goteleport.com/docs/reference/machine-id/configuration/).
 """
 
 import os
@@ -15,11 +15,11 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from tbot_otel.errors import BotConfigError
 
 MAX_BYTES = 2**20
-"""The size of the largest file that is read."""
+"""The largest file that is read."""
 MAX_DEPTH = 64
-"""How deep its mappings and lists may be nested."""
+"""The deepest nesting of mappings and lists."""
 MAX_ALIASES = 64
-"""How many aliases it may have."""
+"""The most aliases in a file."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _KINDS = ("application", "database", "kubernetes")
@@ -28,23 +28,23 @@ _JOIN_URI = re.compile(r"tbot\+(?:proxy|auth)\+([a-z0-9-]+)://")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, object]:
-    """Read what a tbot.yaml says of a start.
+    """Read the attributes of a start from a tbot.yaml.
 
     Args:
         path: The file.
 
     Returns:
-        The run mode, the join type and the counts under their attributes' names. The join type is
-        as it stands in the file: policy has not seen it.
+        The run mode, the join type and the counts, by the attributes' names. The join type is the
+        file's own text: policy has not decided on it.
 
     Raises:
-        BotConfigError: The file cannot be read; is not YAML or not a mapping; is too large, too
-            deep or has too many aliases; is of another version; contradicts itself; or has a
-            wrong type at a place that counts.
+        BotConfigError: The file cannot be read; is not YAML or not a mapping; is too large or too
+            deep, or has too many aliases; has another version; contradicts itself; or has a wrong
+            type where this module reads it.
     """
     file = _File(os.fspath(path))
     fields = file.mapping(file.root(), "the file")
-    kinds = _kinds(file, fields)
+    kinds = _destination_kinds(file, fields)
     counts = {kind: kinds.count(kind) for kind in ("other", *_KINDS)}
     return {
         "tbot.run_mode": "one-shot" if file.flag(fields, "oneshot") else "daemon",
@@ -63,7 +63,7 @@ def _join_method(file: "_File", fields: dict[str, Node]) -> str:
     return file.text(file.mapping(fields["onboarding"], "onboarding"), "join_method")
 
 
-def _kinds(file: "_File", fields: dict[str, Node]) -> list[str]:
+def _destination_kinds(file: "_File", fields: dict[str, Node]) -> list[str]:
     version = file.text(fields, "version")
     if version == "v2":
         entries = file.entries(fields, "outputs") + file.entries(fields, "services")
@@ -77,12 +77,12 @@ def _kinds(file: "_File", fields: dict[str, Node]) -> list[str]:
     for key in ("outputs", "services"):
         if key in fields:
             raise file.error(fields[key], f"{key}: expected only in a file with version: v2")
-    return [_kind(file, *entry) for entry in file.entries(fields, "destinations")]
+    return [_v1_kind(file, *entry) for entry in file.entries(fields, "destinations")]
 
 
-def _kind(file: "_File", node: Node, destination: dict[str, Node]) -> str:
+def _v1_kind(file: "_File", node: Node, destination: dict[str, Node]) -> str:
     templates = destination.get("configs")
-    named = [
+    template_names = [
         name
         for template in (templates.value if isinstance(templates, SequenceNode) else [])
         for name in (
@@ -97,7 +97,7 @@ def _kind(file: "_File", node: Node, destination: dict[str, Node]) -> str:
             ("application", file.text(destination, "app")),
             ("database", not _is_null(destination.get("database"))),
             ("kubernetes", file.text(destination, "kubernetes_cluster")),
-            ("other", "ssh_host_cert" in named),
+            ("other", "ssh_host_cert" in template_names),
         )
         if present
     ]
@@ -115,15 +115,15 @@ def _is_null(node: Node | None) -> bool:
 
 
 class _File:
-    """A YAML file as a tree of nodes, which know their lines."""
+    """A YAML file as a tree of nodes, which have line numbers."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def error(self, where: object, problem: str) -> BotConfigError:
-        """Return an error at a node or mark."""
+        """Return an error at the line of a node or mark."""
         mark = getattr(where, "start_mark", where)
-        # libyaml's marks are of another class.
+        # libyaml's marks have another class.
         line = getattr(mark, "line", None)
         return BotConfigError(self._path if line is None else f"{self._path}:{line + 1}", problem)
 
@@ -136,17 +136,17 @@ class _File:
         if len(data) > MAX_BYTES:
             raise self.error(None, f"expected at most {MAX_BYTES} bytes")
         try:
-            self._measure(data)
+            self._check_limits(data)
             root = yaml.compose(data, Loader=_Loader)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             mark = getattr(error, "problem_mark", None)
-            # What the parser says of the problem repeats the text at it.
-            raise self.error(mark, "expected one document of YAML") from None
+            # The parser's own message repeats text of the file.
+            raise self.error(mark, "expected one YAML document") from None
         if root is None:
             raise self.error(None, "the file: expected a mapping")
         return root
 
-    def _measure(self, data: bytes) -> None:
+    def _check_limits(self, data: bytes) -> None:
         depth = aliases = 0
         for event in yaml.parse(data, Loader=_Loader):
             if isinstance(event, yaml.CollectionStartEvent):
@@ -160,7 +160,7 @@ class _File:
                 raise self.error(event, f"expected at most {MAX_ALIASES} aliases")
 
     def mapping(self, node: Node, name: str) -> dict[str, Node]:
-        """The fields of a mapping, those that it merges in (``<<``) included."""
+        """Return a mapping's fields, including merged ones (``<<``)."""
         if not isinstance(node, MappingNode):
             raise self.error(node, f"{name}: expected a mapping")
         fields: dict[str, Node] = {}
@@ -184,7 +184,7 @@ class _File:
         return fields
 
     def entries(self, fields: dict[str, Node], name: str) -> list[tuple[Node, dict[str, Node]]]:
-        """The entries of a list of mappings, and their fields."""
+        """Return the entries of a list of mappings, each with its fields."""
         node = fields.get(name)
         if node is None or _is_null(node):
             return []
@@ -193,7 +193,7 @@ class _File:
         return [(entry, self.mapping(entry, f"an entry of {name}")) for entry in node.value]
 
     def text(self, fields: dict[str, Node], name: str) -> str:
-        """A text; empty where there is none."""
+        """Return a text; empty if it is missing."""
         node = fields.get(name)
         if node is None or _is_null(node):
             return ""
@@ -202,7 +202,7 @@ class _File:
         return str(node.value)
 
     def flag(self, fields: dict[str, Node], name: str) -> bool:
-        """A true or false; false where there is none."""
+        """Return a boolean; False if it is missing."""
         node = fields.get(name)
         if node is None or _is_null(node):
             return False

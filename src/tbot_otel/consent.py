@@ -1,9 +1,9 @@
-"""Consent: read from the environment, each time that it matters.
+"""Consent, read from the environment each time it matters.
 
 `TELEPORT_ANONYMOUS_TELEMETRY` is read as tbot reads it, with Go's ``strconv.ParseBool``
 (https://pkg.go.dev/strconv#ParseBool). `OTEL_SDK_DISABLED`
 (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) and
-`DO_NOT_TRACK` (https://consoledonottrack.com/) can only refuse what it allowed.
+`DO_NOT_TRACK` (https://consoledonottrack.com/) can only refuse.
 """
 
 import os
@@ -14,62 +14,62 @@ if TYPE_CHECKING:
 
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
 
-_YES = ("1", "t", "T", "TRUE", "true", "True")
-_NO = ("0", "f", "F", "FALSE", "false", "False")
+_TRUE_VALUES = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE_VALUES = ("0", "f", "F", "FALSE", "false", "False")
 
 
 class Consent:
-    """What the environment says to the telemetry.
+    """A decision about consent, and the reason for it.
 
     Attributes:
-        granted: The decision: whether a record may leave.
+        granted: Whether a record may leave.
         variable: The variable that decided.
-        reason: A sentence that a person can read.
+        reason: One sentence for people.
     """
 
     __slots__ = ("granted", "reason", "variable")
 
     def __init__(self, *, granted: bool, variable: str, reason: str) -> None:
-        self.granted = granted
-        self.variable = variable
-        self.reason = reason
+        self.granted: bool = granted
+        self.variable: str = variable
+        self.reason: str = reason
 
     def __repr__(self) -> str:
         return f"Consent({self.granted}, {self.variable!r}, {self.reason!r})"
 
 
 class OptInSampler:
-    """Samples everything with consent, and nothing without.
+    """Samples every record with consent, and no record without it.
 
     Args:
-        environ: The variables to read; `os.environ` unless given.
+        environ: The variables to read; `os.environ` by default.
     """
 
     def __init__(self, environ: "Mapping[str, str] | None" = None) -> None:
         self._environ = os.environ if environ is None else environ
 
     def should_sample(self) -> Consent:
-        """Read the environment as it is now. Whatever cannot be understood is a no."""
+        """Read the variables as they are now. A value that is not understood refuses."""
         value = self._environ.get(OPT_IN, "")
-        if value not in _YES:
+        if value not in _TRUE_VALUES:
             if not value:
                 problem = "is not set"
-            elif value in _NO:
+            elif value in _FALSE_VALUES:
                 problem = "opts out"
             else:
-                problem = "is set to neither yes (1, t, true) nor no (0, f, false)"
-            return _refused(OPT_IN, problem)
-        if sdk_is_disabled(self._environ):
-            return _refused("OTEL_SDK_DISABLED", "turns all telemetry off")
+                problem = "is neither true (1, t, true) nor false (0, f, false)"
+            return _refuse(OPT_IN, problem)
+        if is_sdk_disabled(self._environ):
+            return _refuse("OTEL_SDK_DISABLED", "turns all telemetry off")
         if self._environ.get("DO_NOT_TRACK", "") not in ("", "0", "false"):
-            return _refused("DO_NOT_TRACK", "asks not to be tracked")
+            return _refuse("DO_NOT_TRACK", "asks not to be tracked")
         return Consent(granted=True, variable=OPT_IN, reason=f"{OPT_IN} opts in")
 
 
-def sdk_is_disabled(environ: "Mapping[str, str]") -> bool:
-    """Say whether `OTEL_SDK_DISABLED` turns OpenTelemetry off."""
+def is_sdk_disabled(environ: "Mapping[str, str]") -> bool:
+    """Return whether `OTEL_SDK_DISABLED` turns OpenTelemetry off."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-def _refused(variable: str, problem: str) -> Consent:
+def _refuse(variable: str, problem: str) -> Consent:
     return Consent(granted=False, variable=variable, reason=f"{variable} {problem}")

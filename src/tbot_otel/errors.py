@@ -2,15 +2,15 @@
 
 TbotOtelError
 ├── InvalidEventError          an event was given a value that it cannot have
-├── BotConfigError             a tbot.yaml that cannot be counted
-└── ExporterConfigurationError an OTLP exporter that cannot be built as asked
+├── BotConfigError             a tbot.yaml cannot be read or counted
+└── ExporterConfigurationError an OTLP exporter cannot be built from its arguments and variables
 
-No message repeats a value: it names the place and what was expected there.
+No message repeats a value. Each names the place and what was expected there.
 """
 
 
 class TbotOtelError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 class InvalidEventError(TbotOtelError, ValueError):
@@ -18,21 +18,21 @@ class InvalidEventError(TbotOtelError, ValueError):
 
     Args:
         attribute: The attribute's name, such as ``tbot.version``.
-        expected: What it would have taken.
+        expected: What the attribute accepts, in words.
     """
 
     def __init__(self, attribute: str, expected: str) -> None:
         super().__init__(f"{attribute}: expected {expected}")
-        self.attribute = attribute
-        self.expected = expected
+        self.attribute: str = attribute
+        self.expected: str = expected
 
 
 class BotConfigError(TbotOtelError):
-    """A tbot.yaml that cannot be counted.
+    """A tbot.yaml cannot be read or counted.
 
     Args:
-        place: The file, with the line where there is one: ``tbot.yaml:7``.
-        problem: The key and what was expected at it.
+        place: The file, with the line if it is known: ``tbot.yaml:7``.
+        problem: The key, and what was expected at it.
     """
 
     def __init__(self, place: str, problem: str) -> None:
@@ -40,4 +40,4 @@ class BotConfigError(TbotOtelError):
 
 
 class ExporterConfigurationError(TbotOtelError):
-    """An OTLP exporter that cannot be built as the arguments and variables ask."""
+    """An OTLP exporter cannot be built from its arguments and variables."""

@@ -1,14 +1,14 @@
-"""What a fork waits for.
+"""A lock that makes forks wait for imports.
 
-A child that is forked while a thread imports keeps half-made modules: its own imports of them fail,
-or never end. So whatever is imported on a thread is imported under a lock, which a fork takes.
+A child that is forked while another thread imports inherits half-initialized modules, and its own
+imports of them fail or hang. Background imports therefore hold this lock, and a fork takes it.
 """
 
 import contextlib
 
-# Before the handlers below: those before a fork run last in, first out, and a fork must not hold
-# logging's locks while it waits for a thread that may log.
-import logging  # noqa: F401 - for its handlers
+# Imported first for its fork handlers: handlers that run before a fork run last in, first out, and
+# a fork must not hold logging's locks while it waits for a thread that may log.
+import logging  # noqa: F401 - for its fork handlers
 import os
 import threading
 
@@ -16,36 +16,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONGEST_WAIT = 1.0
-"""The longest wait of a fork, in seconds."""
+FORK_WAIT_TIMEOUT_SECONDS = 1.0
+"""The longest time that a fork waits for imports."""
 
 _lock = threading.RLock()
-_forking = threading.local()
+_fork_state = threading.local()
 
 
 @contextlib.contextmanager
 def importing() -> "Iterator[None]":
-    """Let forks wait while modules are imported in this block."""
+    """Make forks wait until the imports in this block are done."""
     with _lock:
         yield
 
 
-def _before() -> None:
-    _forking.waited = _lock.acquire(timeout=LONGEST_WAIT)
+def _before_fork() -> None:
+    _fork_state.acquired = _lock.acquire(timeout=FORK_WAIT_TIMEOUT_SECONDS)
 
 
-def _after_in_parent() -> None:
-    if _forking.waited:
+def _after_fork_in_parent() -> None:
+    if _fork_state.acquired:
         _lock.release()
 
 
-def _after_in_child() -> None:
-    # Whoever held the old one is not here.
+def _after_fork_in_child() -> None:
+    # The thread that held the old lock does not exist in the child.
     global _lock
     _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
     )

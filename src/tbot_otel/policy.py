@@ -1,36 +1,36 @@
-"""The policy: what may leave. It copies what is allowed, and deletes nothing."""
+"""The policy: what may leave. It copies what is allowed into a new record."""
 
 from enum import Enum
 
-from tbot_otel.events import EVENTS, OTHER
+from tbot_otel.registry import EVENTS, OTHER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ABSENT = object()
+_MISSING = object()
 
 
 class Reason(Enum):
-    """Why something did not leave as it came."""
+    """Why a value or a record did not leave as it came."""
 
     NOT_OURS = "the event is not in the registry"
     NOT_A_COUNT = "the value is not a whole number from 0 to 2147483647"
     UNKNOWN_ATTRIBUTE = "the attribute is not in the registry"
-    UNKNOWN_VALUE = "the value is not a known one: _OTHER in its place"
-    CUT_OFF = "what follows the version is cut off"
+    UNKNOWN_VALUE = "the value is not a known one and was replaced with _OTHER"
+    CUT_OFF = "the text after the version was cut off"
     DOES_NOT_FIT = "the value does not fit the pattern"
-    NO_HELPER = "there is no helper that it could belong to"
+    NO_HELPER = "it belongs to a helper, and there is none"
 
 
 class Permitted:
-    """A record as it may leave.
+    """A record that may leave.
 
     Attributes:
         event_name: Its event.
         attributes: Its attributes, in the registry's order.
-        left_out: What is not as it came: attribute and reason. An attribute that is not in the
-            registry is None here, as its name could identify.
+        left_out: What was changed or left out: attribute and reason. The attribute is None if it
+            is not in the registry, because its name could identify someone.
     """
 
     __slots__ = ("attributes", "event_name", "left_out")
@@ -41,9 +41,9 @@ class Permitted:
         attributes: dict[str, str | int],
         left_out: list[tuple[str | None, Reason]],
     ) -> None:
-        self.event_name = event_name
-        self.attributes = attributes
-        self.left_out = left_out
+        self.event_name: str = event_name
+        self.attributes: dict[str, str | int] = attributes
+        self.left_out: list[tuple[str | None, Reason]] = left_out
 
 
 class Refused:
@@ -51,29 +51,29 @@ class Refused:
 
     Attributes:
         reason: Why.
-        attribute: The attribute that is to blame, if one is.
+        attribute: The attribute at fault, if there is one.
     """
 
     __slots__ = ("attribute", "reason")
 
     def __init__(self, reason: Reason, attribute: str | None = None) -> None:
-        self.reason = reason
-        self.attribute = attribute
+        self.reason: Reason = reason
+        self.attribute: str | None = attribute
 
 
 def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Permitted | Refused:
-    """Decide what of a record may leave.
+    """Decide which part of a record may leave.
 
-    As on tbot's own wire, an attribute that is absent is an empty string or 0, and an empty helper
-    is none. A count that is wrong refuses the record, as 0 in its place would be a lie.
+    As in tbot's own report, a missing attribute is an empty string or 0, and an empty helper is no
+    helper. An invalid count refuses the record, because 0 in its place would be false.
 
     Args:
-        event_name: The name of its event.
-        attributes: Its attributes.
+        event_name: The name of the event.
+        attributes: The attributes of the record.
 
     Returns:
-        A new record, or why there is none. A record that is permitted is permitted again,
-        unchanged.
+        A new record, or the reason for refusing it. Deciding on a permitted record again permits
+        it unchanged.
     """
     event = EVENTS.get(event_name) if isinstance(event_name, str) else None
     if event is None:
@@ -84,9 +84,9 @@ def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Per
     known = 0
     for attribute in event.attributes:
         name = attribute.name
-        # Asked once, as the SDK's mappings are slow to answer.
-        value = given.get(name, _ABSENT)
-        if value is _ABSENT:
+        # One lookup each: the SDK's mappings are slow.
+        value = given.get(name, _MISSING)
+        if value is _MISSING:
             value = 0 if attribute.type == "int" else ""
         else:
             known += 1

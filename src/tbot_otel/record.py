@@ -1,4 +1,4 @@
-"""The record: an OpenTelemetry log record of an event, and nothing of where it was made."""
+"""The log record of an event. It carries nothing about the machine that created it."""
 
 import time
 from collections.abc import Mapping
@@ -10,19 +10,20 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from tbot_otel import __version__, resource
-from tbot_otel.events import START, StartEvent
+from tbot_otel.events import StartEvent
+from tbot_otel.registry import START
 from tbot_otel.session import Session
 
-SCOPE_NAME = "tbot_otel"
-SCOPE_VERSION = __version__
+SCOPE_NAME: str = "tbot_otel"
+SCOPE_VERSION: str = __version__
 
 _SCOPE = InstrumentationScope(SCOPE_NAME, SCOPE_VERSION)
-# A record takes the ids of the span that is active, and an empty context does not keep it from it.
+# Even with an empty context, a record takes the ids of the active span.
 _NO_SPAN = set_span_in_context(INVALID_SPAN, Context())
 
 
 class EventLogRecord(LogRecord):
-    """The log record of an event. Processors copy it whole, and the session with it."""
+    """The log record of an event. Processors copy it with its session."""
 
     def __init__(
         self,
@@ -33,14 +34,14 @@ class EventLogRecord(LogRecord):
         timestamp: int,
         observed_timestamp: int | None = None,
     ) -> None:
-        """Make the record of an event that policy permitted.
+        """Create the record of an event that policy permitted.
 
         Args:
             event_name: The event.
             attributes: Its attributes.
             session: The start that it belongs to.
             timestamp: When it happened, in nanoseconds since 1970-01-01 UTC.
-            observed_timestamp: When its record was made; now unless given.
+            observed_timestamp: When the record was created, in the same unit; now by default.
         """
         super().__init__(
             timestamp=timestamp,
@@ -51,19 +52,20 @@ class EventLogRecord(LogRecord):
             attributes=attributes,
             event_name=event_name,
         )
-        self.session = session
+        self.session: Session = session
 
 
-def of_start(event: StartEvent, session: Session) -> EventLogRecord:
+def start_record(event: StartEvent, session: Session) -> EventLogRecord:
     """Return the record of a start, at the time of its session."""
     return EventLogRecord(START.name, event.attributes, session, timestamp=session.started)
 
 
-def readable(record: EventLogRecord, *, here: bool = True) -> ReadableLogRecord:
-    """Return the record as exporters take it, under the anonymous Resource and our scope.
+def to_readable(record: EventLogRecord, *, include_host: bool = True) -> ReadableLogRecord:
+    """Return the record for exporters, with the anonymous Resource and this package's scope.
 
     Args:
         record: The record.
-        here: Whether it is of this machine.
+        include_host: Whether the Resource has ``os.type`` and ``host.arch`` of this machine.
     """
-    return ReadableLogRecord(record, resource.anonymous(record.session.id, here=here), _SCOPE)
+    anonymous = resource.anonymous_resource(record.session.id, include_host=include_host)
+    return ReadableLogRecord(record, anonymous, _SCOPE)

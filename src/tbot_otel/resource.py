@@ -1,4 +1,4 @@
-"""The anonymous Resource, and the resource detector that offers the session to a pipeline."""
+"""The anonymous Resource, and the resource detector that offers the session id to a pipeline."""
 
 import functools
 import platform
@@ -9,9 +9,9 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 from tbot_otel import session
 from tbot_otel.consent import OptInSampler
-from tbot_otel.events import RESOURCE
+from tbot_otel.registry import RESOURCE
 
-# What Python says -> what the semantic conventions say, where they differ.
+# Python's names -> the semantic conventions' names, where they differ.
 _OS_TYPES = {"sunos": "solaris", "win": "windows"}
 _HOST_ARCHS = {
     "aarch64": "arm64",
@@ -26,9 +26,7 @@ _HOST_ARCHS = {
     "ppc64le": "ppc64",
     "x86_64": "amd64",
 }
-
-
-_PROCESS = {
+_CONSTANT_ATTRIBUTES = {
     "service.name": "tbot",
     "telemetry.sdk.language": "python",
     "telemetry.sdk.name": "opentelemetry",
@@ -37,7 +35,7 @@ _PROCESS = {
 
 
 @functools.cache
-def _machine() -> dict[str, str]:
+def _host_attributes() -> dict[str, str]:
     system = sys.platform.rstrip("0123456789.")
     machine = platform.machine().lower()
     return {
@@ -46,36 +44,40 @@ def _machine() -> dict[str, str]:
     }
 
 
-# The SDK is slow to build and to compare a Resource, and a batch mostly is of one session.
+# Cached: the SDK builds and compares a Resource slowly, and most batches have one session.
 @functools.lru_cache(maxsize=16)
-def anonymous(session_id: str, *, here: bool = True) -> Resource:
-    """Return the Resource of a record: the registry's attributes, and no others.
+def anonymous_resource(session_id: str, *, include_host: bool = True) -> Resource:
+    """Return a record's Resource: the registry's attributes, and no others.
 
-    Neither the environment nor any detector is asked.
+    Environment variables and resource detectors are ignored.
 
     Args:
         session_id: The session that the record belongs to.
-        here: Whether the record is of this machine.
+        include_host: Whether to include ``os.type`` and ``host.arch`` of this machine.
     """
-    values = {**_PROCESS, **(_machine() if here else {}), "session.id": session_id}
+    values = {
+        **_CONSTANT_ATTRIBUTES,
+        **(_host_attributes() if include_host else {}),
+        "session.id": session_id,
+    }
     return Resource(
         {item.name: str(item.admit(values[item.name])) for item in RESOURCE if item.name in values}
     )
 
 
 class TbotResourceDetector(ResourceDetector):
-    """Offers this process's `session.id`, for people who build a provider of their own.
+    """Offers this process's `session.id` to a provider of the user's own.
 
-    With no consent it offers nothing. It is the entry point ``tbot`` of
+    Without consent it offers nothing. It is the entry point ``tbot`` in
     ``opentelemetry_resource_detector``.
     """
 
     def detect(self) -> Resource:
-        """Return the session's Resource, or an empty one."""
+        """Return a Resource with the session id, or an empty one."""
         if not OptInSampler().should_sample().granted:
             return Resource.get_empty()
         return Resource({"session.id": session.current().id})
 
     def is_process_dependent(self) -> bool:
-        """Say that a forked child has a session of its own (asked by the newest SDKs)."""
+        """Return True: a forked child has its own session. The newest SDKs ask."""
         return True

@@ -1,4 +1,4 @@
-"""The sender: a start leaves on a thread of its own, and an exit waits for it for a moment."""
+"""The background thread that sends starts, and the bounded wait for it at exit."""
 
 import atexit
 import os
@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from tbot_otel.forking import importing
+from tbot_otel.otlp import environment
 from tbot_otel.session import Outcome, Session, Status
 
 TYPE_CHECKING = False
@@ -17,67 +18,67 @@ if TYPE_CHECKING:
     from tbot_otel.exporter import TbotLogExporter
     from tbot_otel.record import EventLogRecord
 
-EXIT_WAIT = 2.0
-"""The longest wait of an exiting process for a start under way, in seconds."""
-MOST_UNDER_WAY = 64
-"""The starts that a process can have under way; one more fails at once."""
+EXIT_TIMEOUT_SECONDS = 2.0
+"""The longest time that an exiting process waits for its starts."""
+MAX_PENDING_STARTS = 64
+"""The most starts that a process sends at once. One more fails immediately."""
 
 
 class _Sender:
-    """Sends the starts of a process one after another, on a daemon thread that ends with them."""
+    """Sends a process's starts one after another, on a daemon thread that ends after the last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: deque[tuple[StartEvent, Session, LoggerProvider | None]] = deque()
+        self._pending: deque[tuple[StartEvent, Session, LoggerProvider | None]] = deque()
         self._running = False
 
     def submit(
         self, event: "StartEvent", session: Session, provider: "LoggerProvider | None"
     ) -> None:
         with self._lock:
-            if len(self._under_way) == MOST_UNDER_WAY:
-                too_many = f"{MOST_UNDER_WAY} starts are under way already"
-                session.settle(Outcome(Status.FAILED, too_many))
+            if len(self._pending) == MAX_PENDING_STARTS:
+                problem = f"{MAX_PENDING_STARTS} starts are being sent already"
+                session.settle(Outcome(Status.FAILED, problem))
                 return
             if not self._running:
                 threading.Thread(target=self._run, name="tbot_otel", daemon=True).start()
                 self._running = True
-                # Handlers run last in, first out: the SDK's must come after ours.
+                # Exit handlers run last in, first out, and the SDK's must run after this one.
                 atexit.unregister(_wait_at_exit)
                 atexit.register(_wait_at_exit)
-            self._under_way.append((event, session, provider))
+            self._pending.append((event, session, provider))
 
     def wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._lock:
-            sessions = [session for _, session, _ in self._under_way]
+            sessions = [session for _, session, _ in self._pending]
         for session in sessions:
             session.flush(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
-        # The caller goes on first: else it would wait for this thread's imports to let it.
+        # Let the caller continue before this thread's imports take the interpreter.
         time.sleep(0.0002)
         exporter: TbotLogExporter | None = None
         while True:
             with self._lock:
-                if not self._under_way:
+                if not self._pending:
                     self._running = False
                     break
-                event, session, provider = self._under_way[0]
+                event, session, provider = self._pending[0]
             try:
                 with importing():
                     from tbot_otel import exporter as plugin
                     from tbot_otel import record as records
-                record = records.of_start(event, session)
+                record = records.start_record(event, session)
                 if provider is None:
                     exporter = exporter or plugin.TbotLogExporter()
-                    exporter.export([records.readable(record)])
+                    exporter.export([records.to_readable(record)])
                 else:
                     _emit(record, provider)
-            except BaseException as error:  # noqa: BLE001 - the next start goes on
+            except BaseException as error:  # noqa: BLE001 - the next start must be sent
                 session.fail(error)
             with self._lock:
-                self._under_way.popleft()
+                self._pending.popleft()
         if exporter is not None:
             exporter.shutdown()
 
@@ -86,10 +87,10 @@ def _emit(record: "EventLogRecord", provider: "LoggerProvider") -> None:
     from tbot_otel.record import SCOPE_NAME, SCOPE_VERSION
 
     provider.get_logger(SCOPE_NAME, SCOPE_VERSION).emit(record)
-    # Flushed, so that an exporter of ours in that pipeline can say more than this.
+    # After a flush, a TbotLogExporter in that pipeline has set the outcome.
     if flush := getattr(provider, "force_flush", None):
         flush()
-    record.session.settle(Outcome(Status.HANDED_OVER, "the logger_provider took it"))
+    record.session.settle(Outcome(Status.HANDED_OVER, "the logger_provider has it"))
 
 
 _sender = _Sender()
@@ -100,25 +101,23 @@ def submit(event: "StartEvent", session: Session, provider: "LoggerProvider | No
 
     Args:
         event: The start.
-        session: Its session, which is told what becomes of it.
-        provider: The pipeline to emit it into; the private one unless given.
+        session: Its session, which gets the outcome.
+        provider: The pipeline to emit it into; None for the private one.
     """
     session.track()
     _sender.submit(event, session, provider)
 
 
-def _start_afresh() -> None:
-    # A forked child has neither the thread nor a share in its parent's starts.
+def _reset_after_fork() -> None:
+    # A forked child has neither the parent's thread nor its starts.
     global _sender
     _sender = _Sender()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _wait_at_exit() -> None:
-    from tbot_otel import destination
-
-    timeout = destination.timeout()
-    _sender.wait(EXIT_WAIT if timeout is None else min(EXIT_WAIT, timeout))
+    timeout = environment.timeout_seconds()
+    _sender.wait(EXIT_TIMEOUT_SECONDS if timeout is None else min(EXIT_TIMEOUT_SECONDS, timeout))

@@ -1,4 +1,4 @@
-"""record_start: one start, one session, one record, and never in the caller's way."""
+"""record_start: records one start without delaying the caller."""
 
 from tbot_otel.consent import OptInSampler
 from tbot_otel.events import StartEvent
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" = None) -> Session:
     """Record a start of tbot, in the background.
 
-    Without consent nothing happens. With it, a record is made and sent over OTLP, through a
-    pipeline of its own, to where the standard ``OTEL_EXPORTER_OTLP_*`` variables say. When the
-    process exits, it waits for the record for at most 2 seconds, or
-    ``OTEL_EXPORTER_OTLP_[LOGS_]TIMEOUT`` seconds if that is shorter. A forked child of
-    `multiprocessing` leaves without waiting: call `Session.flush` in it.
+    Without consent this does nothing. With consent, a record is sent over OTLP, through a private
+    pipeline, to the endpoint in the standard ``OTEL_EXPORTER_OTLP_*`` variables. At exit, the
+    process waits for the record for at most 2 seconds, or ``OTEL_EXPORTER_OTLP_[LOGS_]TIMEOUT``
+    seconds if that is shorter. A child that `multiprocessing` forked exits without waiting: call
+    `Session.flush` in it.
 
     Args:
         event: The start.
-        logger_provider: A pipeline of yours to emit the record into. Whatever processors and
-            exporters it has see the record under that pipeline's own Resource;
-            `TbotLogExporter` sends it under the anonymous one. It is flushed after the record, in
-            the background, and its own shutdown may make an exit longer.
+        logger_provider: Your own pipeline to emit the record into. Its processors and exporters
+            see the record with that pipeline's Resource; `TbotLogExporter` sends it with the
+            anonymous one. The pipeline is flushed after the record, in the background. Its own
+            shutdown can delay the exit.
 
     Returns:
-        The session of this start. Its `flush` waits for the record and says what became of it.
+        The session of this start. Its `flush` waits for the record and returns the outcome.
 
     Raises:
-        TypeError: An argument is of a wrong type. Nothing else is raised, whatever goes wrong.
+        TypeError: An argument has the wrong type. No other error is raised.
     """
     if not isinstance(event, StartEvent):
         raise TypeError("event: expected a StartEvent")
@@ -41,12 +41,12 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         session.settle(Outcome(Status.REFUSED, consent.reason))
         return session
     try:
-        # Imported on the thread, the SDK would register its exit handlers too late.
-        import opentelemetry.sdk._logs  # noqa: F401 - the thread needs it
+        # Imported here: on the thread, the SDK would register its exit handlers too late.
+        import opentelemetry.sdk._logs  # noqa: F401 - for its exit handlers
 
         from tbot_otel import sender
 
         sender.submit(event, session, logger_provider)
-    except Exception as error:  # noqa: BLE001 - nothing of ours may stop the caller
+    except Exception as error:  # noqa: BLE001 - an error must not reach the caller
         session.fail(error)
     return session

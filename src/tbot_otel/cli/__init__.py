@@ -1,8 +1,8 @@
-"""The command line: a module a command, each imported only when it is asked for.
+"""The command line: one module per command, imported only when that command is run.
 
 A command's module has `configure(parser)`, which adds its options, and `run(options)`, which
-returns its exit status. What it raises for a person's mistake ends with status 2 and one line.
-`run` is on the way of every start of tbot: it has a `main(words)`, and is spared the parser.
+returns the exit status. A `TbotOtelError` is a usage error: status 2 and one line. Every start of
+tbot waits for `run`, so its module has `main(words)` and does without the parser.
 """
 
 import sys
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "events": "print every event and attribute that can ever be collected",
-    "status": "say whether anything would be sent, where to, and what looks wrong",
-    "preview": "print exactly what emit would send, and send nothing",
-    "emit": "send a start of tbot, and say what came of it",
-    "run": "start tbot, and hand its own report over to the Collector",
-    "relay": "take the reports of many tbots, and hand them over to the Collector",
+    "status": "print whether a start would be sent, where to, and likely mistakes",
+    "preview": "print what emit would send, and send nothing",
+    "emit": "send a start of tbot, and print the outcome",
+    "run": "start tbot, and send its own report to the Collector",
+    "relay": "receive the reports of many tbots, and send them to the Collector",
 }
 
 
@@ -25,19 +25,19 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     """Run a command.
 
     Args:
-        argv: The words behind the program's name; this process's own unless given.
+        argv: The words after the program's name; this process's own by default.
 
     Returns:
         The command's exit status.
 
     Raises:
-        SystemExit: With status 2, after one line on standard error: the words were wrong.
+        SystemExit: A usage error: status 2, after one line on standard error.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["run"]:
         import _signal
 
-        # Whoever stops it before it is tbot, stops tbot.
+        # Until exec, SIGINT must kill us as it would tbot.
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         from tbot_otel.cli import run
@@ -55,7 +55,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     parser = Parser(
         prog="tbot-otel",
         usage="%(prog)s COMMAND [OPTION ...]",
-        description="Anonymous, opt-in telemetry of tbot, over OpenTelemetry.",
+        description="Anonymous, opt-in telemetry for tbot, over OpenTelemetry.",
         epilog="\n".join(
             ["commands:", *(f"  {name:<9} {brief}" for name, brief in COMMANDS.items())]
         ),
@@ -77,7 +77,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever reads has seen enough. The interpreter would try to write the rest as it ends.
+        # The reader closed its end. At exit, the interpreter would retry the write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     return status

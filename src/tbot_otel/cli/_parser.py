@@ -1,4 +1,4 @@
-"""The parser of the commands' options."""
+"""The parser for the commands' options."""
 
 import argparse
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and repeat no value."""
+    """A parser whose errors are one line and repeat no value."""
 
     def __init__(self, **options: "Any") -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> "NoReturn":
-        # argparse repeats what is glued to an option that takes no value.
-        before, ignored, _ = message.partition("ignored explicit argument")
-        self.exit(2, f"{self.prog}: {before}{'expected no value' if ignored else ''}\n")
+        # For --flag=VALUE, argparse repeats the value.
+        before, repeats_value, _ = message.partition("ignored explicit argument")
+        self.exit(2, f"{self.prog}: {before}{'expected no value' if repeats_value else ''}\n")
 
     def parse(self, words: "Sequence[str]") -> argparse.Namespace:
         options, unknown = self.parse_known_args(words)

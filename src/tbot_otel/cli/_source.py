@@ -1,4 +1,4 @@
-"""Where emit and preview take a start from: the file, flags, tbot itself, the environment."""
+"""Reads the start for emit and preview: from a tbot.yaml, options, tbot itself, the environment."""
 
 import argparse
 import os
@@ -6,34 +6,38 @@ import re
 import sys
 
 from tbot_otel.errors import InvalidEventError
-from tbot_otel.events import OTHER, START, StartEvent
+from tbot_otel.events import StartEvent
 from tbot_otel.policy import Reason, Refused, decide
+from tbot_otel.registry import OTHER, START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-HELPER = "_TBOT_TELEMETRY_HELPER"
-HELPER_VERSION = "_TBOT_TELEMETRY_HELPER_VERSION"
+HELPER_VARIABLE = "_TBOT_TELEMETRY_HELPER"
+HELPER_VERSION_VARIABLE = "_TBOT_TELEMETRY_HELPER_VERSION"
 
-_ASK_TIMEOUT = 5.0
+_TBOT_VERSION_TIMEOUT_SECONDS = 5.0
 _ATTRIBUTES = {attribute.name: attribute for attribute in START.attributes}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the options. What is given wins over the file."""
-    parser.add_argument("--config", metavar="FILE", help="the tbot.yaml to count (version 1 or 2)")
+    """Add the options. Options win over the file."""
+    parser.add_argument("--config", metavar="FILE", help="the tbot.yaml to read (version 1 or 2)")
     modes = parser.add_mutually_exclusive_group()
-    for option, mode in (("--oneshot", "one-shot"), ("--daemon", "daemon")):
+    for option, mode, brief in (
+        ("--oneshot", "one-shot", "tbot runs once"),
+        ("--daemon", "daemon", "tbot runs until it is stopped (the default)"),
+    ):
         modes.add_argument(
-            option, dest="tbot.run_mode", action="store_const", const=mode, help=f"tbot runs {mode}"
+            option, dest="tbot.run_mode", action="store_const", const=mode, help=brief
         )
     for option, name, brief in (
         ("--join-method", "tbot.join_type", "the join method"),
         (
             "--tbot-version",
             "tbot.version",
-            "the version of tbot; asked of tbot itself unless given",
+            "the version of tbot; by default, `tbot version` is run",
         ),
     ):
         parser.add_argument(option, dest=name, type=_checked(name), metavar="TEXT", help=brief)
@@ -44,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             dest=name,
             type=_checked(name),
             metavar="N",
-            help=f"how many {kind} destinations are configured",
+            help=f"the number of configured {kind} destinations",
         )
 
 
@@ -61,11 +65,11 @@ def _checked(name: str) -> "Callable[[str], str | int]":
     return check
 
 
-def helper() -> dict[str, str | None]:
-    """The helper's name and version as the environment has them, for policy to look at."""
+def helper_attributes() -> dict[str, str | None]:
+    """Return the helper's name and version from the environment, before policy."""
     return {
-        "tbot.helper": os.environ.get(HELPER),
-        "tbot.helper_version": os.environ.get(HELPER_VERSION),
+        "tbot.helper": os.environ.get(HELPER_VARIABLE),
+        "tbot.helper_version": os.environ.get(HELPER_VERSION_VARIABLE),
     }
 
 
@@ -75,11 +79,11 @@ def read(
     """Read a start.
 
     Returns:
-        The start, and what policy left out of it: attribute and reason.
+        The start, and what policy changed or left out: attribute and reason.
 
     Raises:
-        BotConfigError: The file cannot be counted.
-        InvalidEventError: The counts are beyond what a record can carry.
+        BotConfigError: The file cannot be read or counted.
+        InvalidEventError: A count is too large.
     """
     attributes: dict[str, object] = {"tbot.run_mode": "daemon"}
     if options.config is not None:
@@ -89,15 +93,15 @@ def read(
     given = {name: getattr(options, name, None) for name in _ATTRIBUTES}
     attributes.update({name: value for name, value in given.items() if value is not None})
     if "tbot.version" not in attributes:
-        attributes["tbot.version"] = _ask_version()
-    verdict = decide(START.name, {**attributes, **helper()})
-    if isinstance(verdict, Refused):
-        raise InvalidEventError(str(verdict.attribute), verdict.reason.value)
-    return StartEvent.of(verdict.attributes), verdict.left_out
+        attributes["tbot.version"] = _tbot_version()
+    decision = decide(START.name, {**attributes, **helper_attributes()})
+    if isinstance(decision, Refused):
+        raise InvalidEventError(str(decision.attribute), decision.reason.value)
+    return StartEvent.from_attributes(decision.attributes), decision.left_out
 
 
-def _ask_version() -> str:
-    """The version that tbot gives of itself; empty where it gives none."""
+def _tbot_version() -> str:
+    """Return the version that `tbot version` prints; empty if it prints none."""
     import shutil
     import subprocess
 
@@ -105,22 +109,22 @@ def _ask_version() -> str:
     if tbot is None:
         return ""
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             [tbot, "version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=_ASK_TIMEOUT,
+            timeout=_TBOT_VERSION_TIMEOUT_SECONDS,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    match = re.search(r"^Teleport (?:[A-Za-z]+ )?v(\S+)", answer.stdout, re.MULTILINE)
+    match = re.search(r"^Teleport (?:[A-Za-z]+ )?v(\S+)", result.stdout, re.MULTILINE)
     return match[1] if match else ""
 
 
-def report(left_out: "Sequence[tuple[str | None, Reason]]") -> None:
-    """Say on standard error what policy left out, without its value."""
+def print_left_out(left_out: "Sequence[tuple[str | None, Reason]]") -> None:
+    """Print what policy changed or left out to standard error, without the value."""
     for name, reason in left_out:
         print(f"tbot-otel: {name or 'an attribute'}: {reason.value}", file=sys.stderr)

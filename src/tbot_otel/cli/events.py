@@ -2,7 +2,7 @@
 
 import argparse
 
-from tbot_otel.events import EVENTS, INT32_MAX, OTHER, RESOURCE, Attribute, Event
+from tbot_otel.registry import EVENTS, INT32_MAX, OTHER, RESOURCE, Attribute, Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--json", action="store_true", help="a JSON Schema of the records instead")
+    parser.add_argument("--json", action="store_true", help="print a JSON Schema of the records")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,22 +26,23 @@ def run(options: argparse.Namespace) -> int:
 
 
 def markdown() -> str:
-    """Return the registry as a page, the text of ``docs/events.md``."""
+    """Return the registry as Markdown, the text of ``docs/events.md``."""
     lines = [
         "# What can be collected",
         "",
-        "Everything that `tbot-otel` can ever send is on this page, which `tbot-otel events`",
-        "prints. A value is one of those listed, or fits the pattern in full. Any other leaves as",
-        f"`{OTHER}`, or not at all if an optional attribute has a pattern.",
+        "This page lists everything that `tbot-otel` can ever send. `tbot-otel events` prints it.",
+        "A value is one of those listed, or matches the whole pattern. Any other value is replaced",
+        f"with `{OTHER}`; if the attribute is optional and has a pattern, it is left out.",
         "",
-        "Beside its attributes a record has the name of its event, the time of the event and the",
-        "time when the record was made (in nanoseconds), the severity `INFO` (9), and the scope",
-        "`tbot_otel` with the version of this package. It has no body, and no trace or span id.",
+        "Besides its attributes, a record has the name of its event, the time of the event, the",
+        "time when the record was created (both in nanoseconds), the severity `INFO` (9), and the",
+        "scope `tbot_otel` with the version of this package. It has no body and no trace or span",
+        "id.",
     ]
     for event in EVENTS.values():
         lines += ["", f"## Event `{event.name}`", "", f"{event.brief} Since {event.since}.", ""]
         lines += _table(event.attributes)
-    lines += ["", "## Resource", "", "What describes the sender, at every event.", ""]
+    lines += ["", "## Resource", "", "Describes the sender of every event.", ""]
     lines += _table(RESOURCE)
     return "\n".join(lines) + "\n"
 
@@ -64,7 +65,7 @@ def _values(attribute: Attribute) -> str:
 
 
 def schema() -> dict[str, object]:
-    """Return a JSON Schema (2020-12) of the records, one alternative an event."""
+    """Return a JSON Schema (2020-12) of the records, with one alternative per event."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The attributes that tbot-otel can send",
@@ -98,13 +99,13 @@ def _object_schema(attributes: "Iterable[Attribute]") -> dict[str, object]:
 
 
 def _attribute_schema(attribute: Attribute) -> dict[str, object]:
-    described: dict[str, object] = {
+    common: dict[str, object] = {
         "description": attribute.brief,
         "x-since": attribute.since,
     }
     if attribute.type == "int":
-        return {**described, "type": "integer", "minimum": 0, "maximum": INT32_MAX}
+        return {**common, "type": "integer", "minimum": 0, "maximum": INT32_MAX}
     if attribute.values:
-        return {**described, "enum": [*attribute.values, OTHER]}
+        return {**common, "enum": [*attribute.values, OTHER]}
     other = "" if attribute.optional else f"|{OTHER}"
-    return {**described, "type": "string", "pattern": f"^(?:{attribute.pattern}{other})$"}
+    return {**common, "type": "string", "pattern": f"^(?:{attribute.pattern}{other})$"}

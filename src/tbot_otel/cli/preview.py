@@ -1,6 +1,6 @@
-"""Print exactly what emit would send, as OTLP/JSON, and send nothing; no consent is needed.
+"""Print what emit would send, as OTLP/JSON, and send nothing. This needs no consent.
 
-What policy left out is listed on standard error. The session's id and the times are new at every
+Standard error lists what policy changed or left out. The session id and the times are new at each
 run, as they are in emit.
 """
 
@@ -13,20 +13,20 @@ from tbot_otel.errors import TbotOtelError
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     _source.configure(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a start."""
-    from tbot_otel import otlp
-    from tbot_otel.exporter import anonymise
-    from tbot_otel.record import of_start, readable
+    from tbot_otel.exporter import anonymize
+    from tbot_otel.otlp.encoding import to_json
+    from tbot_otel.record import start_record, to_readable
     from tbot_otel.session import Session
 
     event, left_out = _source.read(options)
-    _source.report(left_out)
-    record, _ = anonymise(readable(of_start(event, Session())))
-    text = otlp.to_json([record] if record else [])
+    _source.print_left_out(left_out)
+    record, _ = anonymize(to_readable(start_record(event, Session())))
+    text = to_json([record] if record else [])
     if options.output is None:
         print(text)
         return 0

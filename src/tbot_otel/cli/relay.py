@@ -1,7 +1,7 @@
-"""Take the reports of any number of tbots, and hand their starts to one Collector, until stopped.
+"""Receive the reports of any number of tbots, and export their starts to one Collector.
 
-A tbot reports to it by TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS, and only if its own user opted in: the
-relay asks for no consent of its own.
+TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS tells a tbot where to report. A tbot reports only if its own
+user opted in, so the relay asks for no consent of its own.
 """
 
 import argparse
@@ -13,61 +13,66 @@ from tbot_otel.errors import TbotOtelError
 
 
 class _OptionError(TbotOtelError):
-    """An option that cannot be used."""
+    """An option is invalid."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
         "--listen",
-        type=_address,
+        type=_parse_address,
         default=("127.0.0.1", 8126),
         metavar="HOST:PORT",
         help="where to listen (127.0.0.1:8126)",
     )
     parser.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="how many processes (1)"
+        "--workers",
+        type=_parse_count,
+        default=1,
+        metavar="N",
+        help="the number of worker processes (1)",
     )
     parser.add_argument(
         "--path-secret-file",
         type=Path,
         metavar="FILE",
-        help="a file with a secret that the path of a call begins with",
+        help="a file with the secret that a call's path starts with",
     )
     for option, brief in (("--tls-cert", "the certificate chain"), ("--tls-key", "its key")):
-        parser.add_argument(option, type=Path, metavar="FILE", help=f"{brief} for TLS, as PEM")
+        parser.add_argument(option, type=Path, metavar="FILE", help=f"{brief} for TLS, in PEM")
 
 
-def _address(text: str) -> tuple[str, int]:
+def _parse_address(text: str) -> tuple[str, int]:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
     if not match or not 0 < int(match[3]) < 2**16:
         raise argparse.ArgumentTypeError("expected HOST:PORT")
     return match[1] or match[2], int(match[3])
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,2}", text):
         raise argparse.ArgumentTypeError("expected a number from 1 to 999")
     return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until a signal ends it."""
-    from tbot_otel import consent, destination
+    """Serve until SIGTERM or SIGINT."""
+    from tbot_otel import consent
+    from tbot_otel.otlp import environment
 
-    if consent.sdk_is_disabled(os.environ):
-        raise _OptionError("OTEL_SDK_DISABLED: it turns off what the relay is for")
-    destination.check(destination.protocol())
+    if consent.is_sdk_disabled(os.environ):
+        raise _OptionError("OTEL_SDK_DISABLED: the relay cannot export with it")
+    environment.check_protocol(environment.protocol())
     if (options.tls_cert is None) != (options.tls_key is None):
         raise _OptionError("--tls-cert, --tls-key: expected both or neither")
     try:
         from tbot_otel.relay import server
     except ModuleNotFoundError:
-        raise _OptionError("it needs the extra: pip install 'tbot-otel[relay]'") from None
-    prefix = _prefix(options.path_secret_file)
+        raise _OptionError("expected the extra: pip install 'tbot-otel[relay]'") from None
+    prefix = _read_prefix(options.path_secret_file)
     _check_tls(options.tls_cert, options.tls_key)
     host, port = options.listen
-    address = _address_of(host, port)
+    address = _resolve_address(host, port)
     server.check()
     server.serve(
         address,
@@ -92,22 +97,22 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
         raise _OptionError(f"--tls-cert, --tls-key: {problem}") from None
 
 
-def _address_of(host: str, port: int) -> str:
-    """Return the address of a name, as the server takes no other, if one can listen there."""
+def _resolve_address(host: str, port: int) -> str:
+    """Return the IP address of a host, because the server needs one, and try to listen there."""
     import socket
 
     try:
         family, *_, (address, *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server((address, port), family=family).close()
     except OSError as error:
-        # Its text may have the address in it, and a name's error has a number below 0.
-        known = error.errno is not None and error.errno > 0
-        problem = os.strerror(error.errno or 0) if known else "no such host"
+        # The error's text can repeat the address. A failed lookup has a negative number.
+        is_system_error = error.errno is not None and error.errno > 0
+        problem = os.strerror(error.errno or 0) if is_system_error else "no such host"
         raise _OptionError(f"--listen: {problem}") from None
     return str(address)
 
 
-def _prefix(path: Path | None) -> str:
+def _read_prefix(path: Path | None) -> str:
     if path is None:
         return ""
     try:

@@ -1,8 +1,8 @@
-"""tbot's own report: Connect requests in, reports out, and no socket.
+"""tbot's own report: Connect requests in, reports out, no sockets.
 
-tbot tells of its start in one unary call of the Connect protocol
-(https://connectrpc.com/docs/protocol/), which the official runtime reads and answers here. What
-the messages hold is in ``tbot.proto``.
+tbot reports its start in one unary call of the Connect protocol
+(https://connectrpc.com/docs/protocol/). The official runtime parses the call and responds to it.
+``tbot.proto`` defines the messages.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from connectrpc.server import (
 )
 
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
-from tbot_otel.events import RESOURCE, START
 from tbot_otel.policy import Refused, decide
+from tbot_otel.registry import RESOURCE, START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-MOST_BYTES = 64 * 1024
-"""The most bytes of a request, also when it is unpacked."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""The largest request, before and after decompression."""
 
-ANSWER_WITHIN = 8.0
-"""The longest wait of tbot for its answer, in seconds; one that runs once gives up after 10."""
+RESPONSE_TIMEOUT_SECONDS = 8.0
+"""The longest time until tbot gets its response. A one-shot tbot gives up after 10 seconds."""
 
-CLOCKS_DIFFER = 300 * 10**9
-"""How far tbot's clock may be from ours, in nanoseconds. A clock that is wrong tells a machine
-from others, so the time of receipt then stands in its place."""
+MAX_CLOCK_SKEW_NS = 300 * 10**9
+"""The largest difference between tbot's clock and this one. A larger one could identify the
+machine, so the time of receipt replaces the report's time."""
 
-# The official JSON parser overflows the stack at some thousands, and takes the process with it.
-_MOST_BRACKETS = 100
+# Thousands of brackets overflow the stack of the official JSON parser and crash the process.
+_MAX_JSON_BRACKETS = 100
 
 Request = SubmitTbotEventRequest
 Context = RequestContext[SubmitTbotEventRequest, SubmitTbotEventResponse]
@@ -54,20 +54,20 @@ METHOD = MethodInfo(
     stream_type=StreamType.UNARY,
 )
 PATH = f"/{METHOD.service_name}/{METHOD.name}"
-"""The path of the call, behind the address that tbot is given."""
+"""The path of the call, appended to the address that tbot was given."""
 
-# Any other number is of an agent that is newer than this.
+# Newer agents may send other numbers.
 _RUN_MODES = {1: "one-shot", 2: "daemon"}
 _SESSION_ID = next(attribute for attribute in RESOURCE if attribute.name == "session.id")
 
 
 class Report:
-    """What tbot reported of its start, as it may leave.
+    """tbot's report of its start, reduced to what may leave.
 
     Attributes:
-        session_id: The version 4 UUID that tbot made for this start.
+        session_id: The version 4 UUID that tbot created for this start.
         timestamp: When the start happened, in nanoseconds since 1970-01-01 UTC.
-        attributes: The attributes that policy permits, by their names.
+        attributes: The attributes that policy permits, by name.
     """
 
     __slots__ = ("attributes", "session_id", "timestamp")
@@ -75,29 +75,29 @@ class Report:
     def __init__(
         self, session_id: str, timestamp: int, attributes: Mapping[str, str | int]
     ) -> None:
-        self.session_id = session_id
-        self.timestamp = timestamp
-        self.attributes = attributes
+        self.session_id: str = session_id
+        self.timestamp: int = timestamp
+        self.attributes: Mapping[str, str | int] = attributes
 
 
-def read(request: Request, received: int) -> Report:
-    """Read a request.
+def parse_report(request: Request, received_at: int) -> Report:
+    """Parse a request, and let policy decide on it.
 
     Args:
         request: The message.
-        received: When it was received, in nanoseconds since 1970-01-01 UTC.
+        received_at: When it was received, in nanoseconds since 1970-01-01 UTC.
 
     Raises:
-        ConnectError: ``invalid_argument``, with the field that is to blame and not its value.
+        ConnectError: ``invalid_argument``. It names the field at fault, and not its value.
     """
     session_id = request.distinct_id.lower()
-    # A name in its place could follow whoever has it from start to start.
+    # Any other id could link one start to the next.
     if _SESSION_ID.admit(session_id) != session_id:
         raise ConnectError(Code.INVALID_ARGUMENT, "distinct_id: expected a version 4 UUID")
     if request.event is None or request.event.field != "start":
         raise ConnectError(Code.INVALID_ARGUMENT, "event: expected start")
     start = request.event.value
-    verdict = decide(
+    decision = decide(
         START.name,
         {
             "tbot.run_mode": _RUN_MODES.get(int(start.run_mode), ""),
@@ -111,24 +111,24 @@ def read(request: Request, received: int) -> Report:
             "tbot.destinations_application": start.destinations_application,
         },
     )
-    if isinstance(verdict, Refused):
-        field = str(verdict.attribute).replace("tbot.", "start.", 1)
-        raise ConnectError(Code.INVALID_ARGUMENT, f"{field}: {verdict.reason.value}")
-    timestamp = received
+    if isinstance(decision, Refused):
+        field = str(decision.attribute).replace("tbot.", "start.", 1)
+        raise ConnectError(Code.INVALID_ARGUMENT, f"{field}: {decision.reason.value}")
+    timestamp = received_at
     if request.timestamp is not None:
-        given = request.timestamp.seconds * 10**9 + request.timestamp.nanos
-        if abs(given - received) <= CLOCKS_DIFFER:
-            timestamp = given
-    return Report(session_id, timestamp, verdict.attributes)
+        reported = request.timestamp.seconds * 10**9 + request.timestamp.nanos
+        if abs(reported - received_at) <= MAX_CLOCK_SKEW_NS:
+            timestamp = reported
+    return Report(session_id, timestamp, decision.attributes)
 
 
-def unavailable(problem: str) -> ConnectError:
-    """Return the answer to a report that was not delivered, and may be sent again."""
+def unavailable_error(problem: str) -> ConnectError:
+    """Return the error for a report that was not delivered. The client may send it again."""
     return ConnectError(Code.UNAVAILABLE, problem)
 
 
 class _Codec:
-    """An official codec that repeats nothing of what it cannot read."""
+    """An official codec whose errors do not repeat the input."""
 
     def __init__(self, codec: Codec[Any, Any]) -> None:
         self._codec = codec
@@ -140,19 +140,19 @@ class _Codec:
         return self._codec.encode(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
-        with contextlib.suppress(Exception):  # Each codec has errors of its own.
+        with contextlib.suppress(Exception):  # Each codec raises its own errors.
             return self._codec.decode(data, message_class)
         raise ConnectError(Code.INVALID_ARGUMENT, f"the body: expected a {METHOD.input.__name__}")
 
 
 class _JSONCodec(_Codec):
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
-        deep = data.count(b"[") + data.count(b"{") > _MOST_BRACKETS
-        return super().decode(b"" if deep else data, message_class)
+        too_deep = data.count(b"[") + data.count(b"{") > _MAX_JSON_BRACKETS
+        return super().decode(b"" if too_deep else data, message_class)
 
 
 _CODECS = (_Codec(proto_binary_codec()), _JSONCodec(proto_json_codec()))
-_TAKEN = SubmitTbotEventResponse()
+_RESPONSE = SubmitTbotEventResponse()
 
 
 class _WSGIApplication(ConnectWSGIApplication):
@@ -161,30 +161,30 @@ class _WSGIApplication(ConnectWSGIApplication):
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        # The runtime would also take gRPC-Web, and fail at gRPC.
+        # Refused: the runtime would accept gRPC-Web, and fail on gRPC.
         if "grpc" in environ.get("CONTENT_TYPE", ""):
             environ["CONTENT_TYPE"] = ""
         return super().__call__(environ, start_response)
 
 
 def wsgi_application(
-    take: Callable[[Request, Context], None], prefix: str = ""
+    handle_report: Callable[[Request, Context], None], prefix: str = ""
 ) -> ConnectWSGIApplication:
-    """Return the WSGI application that answers tbot.
+    """Return the WSGI application that responds to tbot.
 
     Args:
-        take: Takes a request. It returns when the report is delivered, and raises the
-            `ConnectError` to answer otherwise.
-        prefix: What stands before `PATH`: ``/`` and a secret.
+        handle_report: Called with each request. It returns once the report is delivered, or
+            raises the `ConnectError` to respond with.
+        prefix: The path before `PATH`: ``/`` and a secret, or empty.
     """
 
     def submit(request: Request, context: Context) -> SubmitTbotEventResponse:
-        take(request, context)
-        return _TAKEN
+        handle_report(request, context)
+        return _RESPONSE
 
     return _WSGIApplication(
         endpoints={f"{prefix}{PATH}": EndpointSync.unary(method=METHOD, function=submit)},
-        read_max_bytes=MOST_BYTES,
+        read_max_bytes=MAX_REQUEST_BYTES,
         codecs=_CODECS,
     )
 
@@ -193,8 +193,8 @@ class _ASGIApplication(ConnectASGIApplication[None]):
     path = f"/{METHOD.service_name}"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        # As over WSGI: the runtime would also take gRPC-Web, and fail at gRPC. It would also fail
-        # at bytes that are no UTF-8, which HTTP permits.
+        # As over WSGI. The runtime would also fail on headers that are not UTF-8, which HTTP
+        # allows.
         headers = [
             (name, value if value.isascii() else value.decode("latin-1").encode())
             for name, value in scope["headers"]
@@ -205,22 +205,22 @@ class _ASGIApplication(ConnectASGIApplication[None]):
 
 
 def asgi_application(
-    take: Callable[[Request, Context], Awaitable[None]], prefix: str = ""
+    handle_report: Callable[[Request, Context], Awaitable[None]], prefix: str = ""
 ) -> ConnectASGIApplication[None]:
-    """Return the ASGI application that answers tbot.
+    """Return the ASGI application that responds to tbot.
 
     Args:
-        take: As `wsgi_application` has it.
-        prefix: As `wsgi_application` has it.
+        handle_report: As in `wsgi_application`.
+        prefix: As in `wsgi_application`.
     """
 
     async def submit(request: Request, context: Context) -> SubmitTbotEventResponse:
-        await take(request, context)
-        return _TAKEN
+        await handle_report(request, context)
+        return _RESPONSE
 
     return _ASGIApplication(
         service=None,
         endpoints=lambda _: {f"{prefix}{PATH}": Endpoint.unary(method=METHOD, function=submit)},
-        read_max_bytes=MOST_BYTES,
+        read_max_bytes=MAX_REQUEST_BYTES,
         codecs=_CODECS,
     )

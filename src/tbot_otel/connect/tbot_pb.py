@@ -38,7 +38,7 @@ class SubmitTbotEventRequest(Message[_SubmitTbotEventRequestFields]):
             string distinct_id = 1;
             ```
         timestamp:
-            When it happened; if absent, when it was received.
+            When it happened; by default, when it was received.
 
             ```proto
             optional google.protobuf.Timestamp timestamp = 2;
@@ -90,13 +90,13 @@ class TbotStartEvent(Message[_TbotStartEventFields]):
             string version = 2;
             ```
         join_type:
-            The join method that it is configured with.
+            The configured join method.
 
             ```proto
             string join_type = 3;
             ```
         helper:
-            The program that runs it, if that names itself, and its version.
+            The program that runs tbot, if it names itself, and its version.
 
             ```proto
             string helper = 4;
@@ -106,7 +106,7 @@ class TbotStartEvent(Message[_TbotStartEventFields]):
             string helper_version = 5;
             ```
         destinations_other:
-            How many destinations of each kind are configured.
+            The number of configured destinations of each kind.
 
             ```proto
             int32 destinations_other = 6;
@@ -156,7 +156,7 @@ class TbotStartEvent(Message[_TbotStartEventFields]):
 
     class RunMode(Enum):
         """
-        Whether tbot runs once or until it is stopped. Later agents may have more of them.
+        Whether tbot runs once, or until it is stopped. Newer agents may send other numbers.
 
         ```proto
         enum prehog.v1alpha.TbotStartEvent.RunMode
@@ -185,7 +185,7 @@ _SubmitTbotEventResponseFields: TypeAlias = NoReturn
 
 class SubmitTbotEventResponse(Message[_SubmitTbotEventResponseFields]):
     """
-    The event was taken.
+    The event was received.
 
     ```proto
     message prehog.v1alpha.SubmitTbotEventResponse

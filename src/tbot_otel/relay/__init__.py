@@ -1,4 +1,4 @@
-"""The relay: tbots report to it over the network, and it hands their starts to one Collector.
+"""The relay: tbots report to it over the network, and it exports their starts to one Collector.
 
-It asks for no consent: a tbot reports only if its own user opted in.
+It asks for no consent of its own: a tbot reports only if its user opted in.
 """

@@ -1,9 +1,8 @@
-"""A batch of reports, as the official exporters take it.
+"""A batch of reports that official exporters accept, with a faster encoding.
 
-Each start has a Resource of its own, and to build, compare and encode those is most of what an
-export costs. So a batch can make the message that goes on the wire itself, and the official
-exporters, which have one function for that, are led to it. One that has no such function finds the
-records in it.
+Each start has its own Resource. Building, comparing and encoding those is most of an export's
+cost. A `ReportBatch` builds the OTLP message itself, and the exporters' encoding function is
+replaced with one that calls it. Where that function is missing, the exporter reads the records.
 """
 
 import time
@@ -15,14 +14,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
 from opentelemetry.sdk._logs import ReadableLogRecord
 
-from tbot_otel import otlp
 from tbot_otel.connect import Report
-from tbot_otel.events import START
-from tbot_otel.record import EventLogRecord, readable
+from tbot_otel.otlp import send
+from tbot_otel.record import EventLogRecord, to_readable
+from tbot_otel.registry import START
 from tbot_otel.session import Session
 
 
-class Batch(Sequence[ReadableLogRecord]):
+class ReportBatch(Sequence[ReadableLogRecord]):
     """Reports that are exported together.
 
     Args:
@@ -31,7 +30,7 @@ class Batch(Sequence[ReadableLogRecord]):
 
     def __init__(self, reports: Sequence[Report]) -> None:
         self._reports = reports
-        self._made = time.time_ns()
+        self._observed_at = time.time_ns()
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -42,27 +41,27 @@ class Batch(Sequence[ReadableLogRecord]):
     def __getitem__(self, index: slice) -> Sequence[ReadableLogRecord]: ...
     def __getitem__(self, index: int | slice) -> ReadableLogRecord | Sequence[ReadableLogRecord]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[position] for position in range(*index.indices(len(self)))]
         report = self._reports[index]
         record = EventLogRecord(
             START.name,
             report.attributes,
-            Session.reported(report.session_id, report.timestamp),
+            Session.from_report(report.session_id, report.timestamp),
             timestamp=report.timestamp,
-            observed_timestamp=self._made,
+            observed_timestamp=self._observed_at,
         )
-        return readable(record, here=False)
+        return to_readable(record, include_host=False)
 
-    def message(self) -> ExportLogsServiceRequest:
-        """Return what an export of the records sends."""
+    def encode(self) -> ExportLogsServiceRequest:
+        """Return the OTLP message of the records."""
         message = ExportLogsServiceRequest()
         for report in self._reports:
             logs = message.resource_logs.add()
-            logs.CopyFrom(_SAME)
-            logs.resource.attributes[_SESSION_ID].value.string_value = report.session_id
+            logs.CopyFrom(_TEMPLATE)
+            logs.resource.attributes[_SESSION_ID_INDEX].value.string_value = report.session_id
             record = logs.scope_logs[0].log_records[0]
             record.time_unix_nano = report.timestamp
-            record.observed_time_unix_nano = self._made
+            record.observed_time_unix_nano = self._observed_at
             for name, value in report.attributes.items():
                 attribute = record.attributes.add()
                 attribute.key = name
@@ -73,22 +72,22 @@ class Batch(Sequence[ReadableLogRecord]):
         return message
 
 
-def _same() -> ResourceLogs:
-    """What is the same in every message, as the official encoder has it."""
-    (logs,) = encode_logs(Batch([Report("", 1, {})])).resource_logs
+def _message_template() -> ResourceLogs:
+    """Return the part that all messages share, made by the official encoder."""
+    (logs,) = encode_logs(ReportBatch([Report("", 1, {})])).resource_logs
     return logs
 
 
-_SAME = _same()
-_SESSION_ID = [attribute.key for attribute in _SAME.resource.attributes].index("session.id")
+_TEMPLATE = _message_template()
+_SESSION_ID_INDEX = [item.key for item in _TEMPLATE.resource.attributes].index("session.id")
 
 
-def lead_exporter_to_messages() -> None:
-    """Let the official exporter that the variables ask for take the message of a batch."""
-    module = otlp.import_exporter()
+def install_batch_encoder() -> None:
+    """Replace the encoding function of the official exporter that the variables select."""
+    module = send.import_exporter_module()
     if vars(module).get(encode_logs.__name__) is encode_logs:
         setattr(module, encode_logs.__name__, _encode)
 
 
 def _encode(batch: Sequence[ReadableLogRecord]) -> ExportLogsServiceRequest:
-    return batch.message() if isinstance(batch, Batch) else encode_logs(batch)
+    return batch.encode() if isinstance(batch, ReportBatch) else encode_logs(batch)

@@ -1,4 +1,4 @@
-"""Connections that say nothing: the server would wait for ever to see which HTTP they speak."""
+"""Closes silent connections. The server waits forever for the first bytes, to detect HTTP/2."""
 
 import contextlib
 import os
@@ -7,24 +7,24 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-# The state, and milliseconds since data was received: struct tcp_info of Linux's <linux/tcp.h>.
-_INFO = struct.Struct("=B51xI")
-_LISTEN = 10
-_DESCRIPTORS = Path("/proc/self/fd")
+# The state, and the milliseconds since data was received: struct tcp_info in <linux/tcp.h>.
+_TCP_INFO = struct.Struct("=B51xI")
+_TCP_LISTEN = 10
+_FD_FOLDER = Path("/proc/self/fd")
 
 
-def close(seconds: float) -> None:
-    """Close each connection of this process's server on which nothing has come for so long.
+def close_idle_connections(idle_seconds: float) -> None:
+    """Close each of the server's connections that has received nothing for that long.
 
-    Linux alone tells how long that is; elsewhere, nothing is closed.
+    Only Linux reports how long that is. Elsewhere, no connection is closed.
     """
-    # What fails now, such as for want of descriptors, may not the next time.
+    # A failure, such as too few descriptors, may not happen the next time.
     with contextlib.suppress(OSError):
-        ports = {_port(item) for item, state, _ in _tcp_sockets() if state == _LISTEN}
-        for item, state, silent in _tcp_sockets():
-            # Those to the Collector are not the server's.
-            if state != _LISTEN and silent > seconds * 1000 and _port(item) in ports:
-                with contextlib.suppress(OSError):  # It has ended meanwhile.
+        ports = {_port(item) for item, state, _ in _tcp_sockets() if state == _TCP_LISTEN}
+        for item, state, idle_millis in _tcp_sockets():
+            # Connections to the Collector have other ports.
+            if state != _TCP_LISTEN and idle_millis > idle_seconds * 1000 and _port(item) in ports:
+                with contextlib.suppress(OSError):  # It may have closed already.
                     item.shutdown(socket.SHUT_RDWR)
 
 
@@ -33,18 +33,18 @@ def _port(item: socket.socket) -> int:
 
 
 def _tcp_sockets() -> Iterator[tuple[socket.socket, int, int]]:
-    for path in _DESCRIPTORS.iterdir():
-        # What is not there any more, and what is no TCP socket.
-        with contextlib.suppress(OSError), _copy(int(path.name)) as item:
-            state, silent = _INFO.unpack(
-                item.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    for path in _FD_FOLDER.iterdir():
+        # Skip descriptors that are closed already or are not TCP sockets.
+        with contextlib.suppress(OSError), _duplicate(int(path.name)) as item:
+            state, idle_millis = _TCP_INFO.unpack(
+                item.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             )
-            yield item, state, silent
+            yield item, state, idle_millis
 
 
-def _copy(descriptor: int) -> socket.socket:
-    """A copy stays what it is, when the server closes its own and has the number again."""
-    copy = os.dup(descriptor)
+def _duplicate(fd: int) -> socket.socket:
+    """Duplicate a descriptor: the server may close its own, and the number may be reused."""
+    copy = os.dup(fd)
     try:
         return socket.socket(fileno=copy)
     except OSError:

@@ -1,4 +1,4 @@
-"""The server: granian's processes, each with the service in it."""
+"""The server: granian's worker processes, each with a `RelayApp`."""
 
 import functools
 import logging
@@ -7,39 +7,38 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import uvloop  # noqa: F401 - a worker would miss it too late
+import uvloop  # noqa: F401 - if it is missing, fail here and not in a worker
 from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings, HTTP2Settings
 
-from tbot_otel.connect import MOST_BYTES
-from tbot_otel.relay.service import Service
+from tbot_otel.connect import MAX_REQUEST_BYTES
+from tbot_otel.relay.app import RelayApp
 
-DRAIN_WITHIN = 15
-"""The longest that calls in flight are waited for when the relay is stopped, in seconds."""
+SHUTDOWN_TIMEOUT_SECONDS = 15
+"""How long a stopping relay waits for its calls."""
+MAX_CONNECTIONS = 8192
+"""The most connections of a worker. More wait in the kernel's backlog."""
 
-MOST_CONNECTIONS = 8192
-"""The connections that a worker has at most; more wait in the kernel's backlog."""
-
-_HEADERS_WITHIN = 5_000  # milliseconds
-_MOST_HEADER_BYTES = 2**14
+_HEADER_TIMEOUT_MILLIS = 5_000
+_MAX_HEADER_BYTES = 2**14
 _BACKLOG = 4096
-_OTHER_DESCRIPTORS = 64
+_RESERVED_FDS = 64
 
 
 def check() -> None:
-    """Check the variables as a worker does, in a process of its own: gRPC does not bear a fork.
+    """Check the variables in another process, because gRPC does not survive a fork.
 
     Raises:
-        ExporterConfigurationError: They cannot be used.
+        ExporterConfigurationError: They are invalid.
     """
     with ProcessPoolExecutor(1, get_context("fork")) as process:
         process.submit(_check).result()
 
 
 def _check() -> None:
-    _log()
-    Service()
+    _configure_log()
+    RelayApp()
 
 
 def serve(
@@ -51,7 +50,7 @@ def serve(
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, and then until what is in flight is answered."""
+    """Serve until SIGTERM or SIGINT, then finish the calls in flight."""
     Granian(
         "tbot_otel.relay",
         address=host,
@@ -61,38 +60,38 @@ def serve(
         websockets=False,
         loop=Loops.uvloop,
         backlog=_BACKLOG,
-        backpressure=_descriptors(MOST_CONNECTIONS + _OTHER_DESCRIPTORS) - _OTHER_DESCRIPTORS,
+        backpressure=_raise_fd_limit(MAX_CONNECTIONS + _RESERVED_FDS) - _RESERVED_FDS,
         http1_settings=HTTP1Settings(
-            header_read_timeout=_HEADERS_WITHIN, max_buffer_size=_MOST_HEADER_BYTES
+            header_read_timeout=_HEADER_TIMEOUT_MILLIS, max_buffer_size=_MAX_HEADER_BYTES
         ),
         http2_settings=HTTP2Settings(
-            initial_connection_window_size=MOST_BYTES,
-            initial_stream_window_size=MOST_BYTES,
-            max_headers_size=_MOST_HEADER_BYTES,
+            initial_connection_window_size=MAX_REQUEST_BYTES,
+            initial_stream_window_size=MAX_REQUEST_BYTES,
+            max_headers_size=_MAX_HEADER_BYTES,
         ),
         ssl_cert=certificate,
         ssl_key=key,
-        workers_kill_timeout=DRAIN_WITHIN,
+        workers_kill_timeout=SHUTDOWN_TIMEOUT_SECONDS,
         respawn_failed_workers=True,
-    ).serve(target_loader=functools.partial(_load, prefix=prefix))
+    ).serve(target_loader=functools.partial(_load_app, prefix=prefix))
 
 
-def _descriptors(wanted: int) -> int:
-    """Return how many of the descriptors that are wanted there can be, and let them be."""
+def _raise_fd_limit(wanted: int) -> int:
+    """Raise the limit of open descriptors as far as allowed, and return it; `wanted` at most."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return most
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
 
 
-def _load(_: str, *, prefix: str) -> Service:
-    _log()
-    return Service(prefix)
+def _load_app(_: str, *, prefix: str) -> RelayApp:
+    _configure_log()
+    return RelayApp(prefix)
 
 
-def _log() -> None:
-    # Other loggers repeat what stands in variables: headers, and an endpoint's query.
+def _configure_log() -> None:
+    # Other loggers repeat variables: headers, and an endpoint's query.
     logging.getLogger().addHandler(logging.NullHandler())
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("tbot-otel relay: %(message)s"))

@@ -1,8 +1,8 @@
 """A stand-in for tbot: reports its start as tbot does, in parallel with its work, and exits.
 
-It reports in one Connect call, by the official runtime or by hand, to the address in its
-environment. When its work is done, it waits for the answer for at most 10 seconds if it runs once,
-and not at all as a daemon. What came of the call is one line of JSON on standard output.
+It reports in one Connect call, with the official runtime or with an HTTP client, to the address in
+its environment. When its work is done, it waits for the response: for at most 10 seconds if it runs
+once, and not at all as a daemon. It prints the result of the call as one line of JSON.
 """
 
 import argparse
@@ -23,7 +23,10 @@ from protobuf import Oneof
 from tbot_otel.connect import METHOD, PATH
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, TbotStartEvent
 
-WAIT = 10.0
+AGENT_PATH = __file__
+"""The program to run in place of tbot."""
+
+REPORT_TIMEOUT_SECONDS = 10.0
 REPORTED = {
     "tbot.run_mode": "one-shot",
     "tbot.version": "18.3.0",
@@ -33,11 +36,11 @@ REPORTED = {
     "tbot.destinations_kubernetes": 0,
     "tbot.destinations_application": 0,
 }
-"""What becomes of a report of one that runs once, without a helper."""
+"""The attributes that leave for a report of an agent that runs once, without a helper."""
 
 
-def request(session_id: str, *, oneshot: bool) -> SubmitTbotEventRequest:
-    """The report of a start."""
+def build_request(session_id: str, *, oneshot: bool) -> SubmitTbotEventRequest:
+    """Build the report of a start."""
     mode = TbotStartEvent.RunMode.ONE_SHOT if oneshot else TbotStartEvent.RunMode.DAEMON
     start = TbotStartEvent(
         run_mode=mode,
@@ -51,20 +54,24 @@ def request(session_id: str, *, oneshot: bool) -> SubmitTbotEventRequest:
     return SubmitTbotEventRequest(distinct_id=session_id, event=Oneof("start", start))
 
 
-def call_runtime(address: str, message: SubmitTbotEventRequest) -> str:
-    """Report by the official runtime, and return the code of the answer."""
+def call_with_runtime(
+    address: str, request: SubmitTbotEventRequest, timeout: float = REPORT_TIMEOUT_SECONDS
+) -> str:
+    """Report with the official runtime, and return the code of the response."""
     client = ConnectClientSync(address)
     try:
-        client.execute_unary(request=message, method=METHOD, timeout_ms=int(WAIT * 1000))
+        client.execute_unary(request=request, method=METHOD, timeout_ms=int(timeout * 1000))
     except ConnectError as error:
         return error.code.value
     return "ok"
 
 
-def call_raw(address: str, message: SubmitTbotEventRequest) -> str:
-    """Report by hand, as Go's client does, and return the code of the answer."""
+def call_with_http(
+    address: str, request: SubmitTbotEventRequest, timeout: float = REPORT_TIMEOUT_SECONDS
+) -> str:
+    """Report with an HTTP client, as Go's Connect client does, and return the response's code."""
     url = urlsplit(address)
-    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=WAIT)
+    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=timeout)
     headers = {
         "Content-Type": "application/proto",
         "Connect-Protocol-Version": "1",
@@ -72,13 +79,13 @@ def call_raw(address: str, message: SubmitTbotEventRequest) -> str:
         "Accept-Encoding": "gzip",
     }
     with contextlib.closing(connection):
-        connection.request("POST", url.path + PATH, gzip.compress(message.to_binary()), headers)
-        answer = connection.getresponse()
-        body = answer.read()
-    return "ok" if answer.status == 200 else str(json.loads(body)["code"])
+        connection.request("POST", url.path + PATH, gzip.compress(request.to_binary()), headers)
+        response = connection.getresponse()
+        body = response.read()
+    return "ok" if response.status == 200 else str(json.loads(body)["code"])
 
 
-CLIENTS = {"runtime": call_runtime, "raw": call_raw}
+CLIENTS = {"runtime": call_with_runtime, "raw": call_with_http}
 
 
 def main() -> int:
@@ -88,30 +95,33 @@ def main() -> int:
     parser.add_argument("--daemon", action="store_true")
     parser.add_argument("--work", type=float, default=0.0, help="seconds")
     parser.add_argument("--status", type=int, default=0)
+    parser.add_argument(
+        "--timeout", type=float, default=REPORT_TIMEOUT_SECONDS, help="of the report, in seconds"
+    )
     options = parser.parse_args()
     session_id = str(uuid.uuid4())
-    told = {"session": session_id, "answer": "none"}
+    result = {"session": session_id, "answer": "none"}
     address = os.environ.get("TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS")
 
     def report() -> None:
         begin = time.monotonic()
         try:
-            message = request(session_id, oneshot=not options.daemon)
-            told["answer"] = CLIENTS[options.client](str(address), message)
-        except Exception as error:  # noqa: BLE001 - tbot goes on, whatever it is
-            told["answer"] = type(error).__name__
-        told["seconds"] = f"{time.monotonic() - begin:.3f}"
+            request = build_request(session_id, oneshot=not options.daemon)
+            result["answer"] = CLIENTS[options.client](str(address), request, options.timeout)
+        except Exception as error:  # noqa: BLE001 - tbot ignores every error of its telemetry
+            result["answer"] = type(error).__name__
+        result["seconds"] = f"{time.monotonic() - begin:.3f}"
 
     reporting = threading.Thread(target=report, daemon=True)
     if address:
         reporting.start()
     time.sleep(options.work)
     if address and not options.daemon:
-        reporting.join(WAIT)
-    print(json.dumps(told), flush=True)
+        reporting.join(options.timeout)
+    print(json.dumps(result), flush=True)
     return int(options.status)
 
 
 if __name__ == "__main__":
-    # Not by sys.exit: a report that is still under way is left behind.
+    # sys.exit would wait for a report that is still being sent.
     os._exit(main())

@@ -1,23 +1,25 @@
-"""The one table of policy cases, which the tests of every caller of the policy use; and a tbot."""
+"""The table of policy cases, and records that are derived from the registry."""
 
-from collections.abc import Mapping
-from pathlib import Path
+import inspect
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
+from tbot_otel.events import StartEvent
 from tbot_otel.policy import Reason
+from tbot_otel.registry import START, Attribute
 
 OTHER = "_OTHER"
 
 
 class Refusal(NamedTuple):
-    """What is expected of a record that may not leave."""
+    """Expected for a record that may not leave."""
 
     reason: Reason
     attribute: str | None = None
 
 
 class Case(NamedTuple):
-    """A record, and what is expected to leave of it."""
+    """A record, and the part of it that may leave."""
 
     id: str
     event_name: Any
@@ -26,63 +28,112 @@ class Case(NamedTuple):
     left_out: list[tuple[str | None, Reason]]
 
 
-# A record that may leave as it is, in the registry's order.
-WHOLE: dict[str, str | int] = {
-    "tbot.run_mode": "daemon",
-    "tbot.version": "18.3.0",
-    "tbot.join_type": "kubernetes",
-    "tbot.helper": "gha:teleport-actions/auth",
-    "tbot.helper_version": "v1.2.0",
-    "tbot.destinations_other": 1,
-    "tbot.destinations_database": 2,
-    "tbot.destinations_kubernetes": 3,
-    "tbot.destinations_application": 4,
-}
-EMPTY: dict[str, str | int] = {
-    "tbot.run_mode": OTHER,
-    "tbot.version": OTHER,
-    "tbot.join_type": "",
-    "tbot.destinations_other": 0,
-    "tbot.destinations_database": 0,
-    "tbot.destinations_kubernetes": 0,
-    "tbot.destinations_application": 0,
-}
+# The registry has no examples for lists of values. By default, the last value is used.
+_EXAMPLES = {"tbot.join_type": "kubernetes"}
 
 
-def without(*names: str) -> dict[str, str | int]:
-    """The whole record without some attributes."""
-    return {name: value for name, value in WHOLE.items() if name not in names}
+def _example(attribute: Attribute) -> str | int:
+    if attribute.type == "int":
+        names = [item.name for item in START.attributes if item.type == "int"]
+        return names.index(attribute.name) + 1
+    if attribute.values:
+        return _EXAMPLES.get(attribute.name, attribute.values[-1])
+    return attribute.example
+
+
+def _default(attribute: Attribute) -> str | int:
+    if attribute.type == "int":
+        return 0
+    return "" if "" in attribute.values else OTHER
+
+
+FULL_ATTRIBUTES = {attribute.name: _example(attribute) for attribute in START.attributes}
+"""Each attribute of the registry with an allowed value, in the registry's order."""
+EMPTY_ATTRIBUTES = {
+    attribute.name: _default(attribute) for attribute in START.attributes if not attribute.optional
+}
+"""The attributes that leave for a start without attributes."""
+_EMPTY_LEFT_OUT: list[tuple[str | None, Reason]] = [
+    (name, Reason.UNKNOWN_VALUE) for name, value in EMPTY_ATTRIBUTES.items() if value == OTHER
+]
+FULL_FIELDS: dict[str, Any] = {
+    name.removeprefix("tbot."): value
+    for name, value in FULL_ATTRIBUTES.items()
+    if name.removeprefix("tbot.") in inspect.signature(StartEvent).parameters
+}
+"""The same values as parameters of StartEvent."""
+
+
+def received_attributes(names: Container[str]) -> dict[str, str | int]:
+    """The attributes that leave if only those with these names are given."""
+    values = EMPTY_ATTRIBUTES | {
+        name: value for name, value in FULL_ATTRIBUTES.items() if name in names
+    }
+    return {name: values[name] for name in FULL_ATTRIBUTES if name in values}
+
+
+def restrict_case(case: Case, names: Container[str]) -> Case | None:
+    """Adapt a case to a source of records that has only the attributes with these names.
+
+    Returns:
+        The case without the other attributes of the registry; None if it is about one of them.
+    """
+    if isinstance(case.expected, Refusal):
+        expected: dict[str, str | int] | Refusal = case.expected
+        if case.expected.attribute is not None and case.expected.attribute not in names:
+            return None
+    else:
+        values = EMPTY_ATTRIBUTES | {
+            name: value for name, value in case.expected.items() if name in names
+        }
+        expected = {name: values[name] for name in FULL_ATTRIBUTES if name in values}
+    given = case.attributes and {
+        name: value
+        for name, value in case.attributes.items()
+        if name in names or name not in FULL_ATTRIBUTES
+    }
+    source = [item for item in case.left_out if item[0] in names]
+    source += [item for item in _EMPTY_LEFT_OUT if item[0] not in names]
+    left_out = [item for name in FULL_ATTRIBUTES for item in source if item[0] == name]
+    left_out += [item for item in case.left_out if item[0] is None]
+    return Case(case.id, case.event_name, given, expected, left_out)
+
+
+def _without(*names: str) -> dict[str, str | int]:
+    return {name: value for name, value in FULL_ATTRIBUTES.items() if name not in names}
 
 
 def _start(
-    title: str,
+    case_id: str,
     given: Mapping[str, object],
     expected: dict[str, str | int] | Refusal,
     *left_out: tuple[str | None, Reason],
 ) -> Case:
-    return Case(title, "tbot.start", given, expected, list(left_out))
+    return Case(case_id, "tbot.start", given, expected, list(left_out))
 
 
-def _title(name: str, value: object) -> str:
+def _case_id(name: str, value: object) -> str:
     text = ascii(value)
-    return (
-        f"{name.removeprefix('tbot.')} {text if len(text) <= 50 else f'{text[:40]}… {len(text)}'}"
-    )
+    if len(text) > 50:
+        text = f"{text[:40]}... {len(text)}"
+    return f"{name.removeprefix('tbot.')} {text}"
 
 
 def _kept(name: str, *values: str | int) -> list[Case]:
     return [
-        _start(_title(name, value), WHOLE | {name: value}, WHOLE | {name: value})
+        _start(
+            _case_id(name, value), FULL_ATTRIBUTES | {name: value}, FULL_ATTRIBUTES | {name: value}
+        )
         for value in values
     ]
 
 
-def _other(name: str, *values: object) -> list[Case]:
+def _replaced(name: str, *values: object) -> list[Case]:
     return [
         _start(
-            _title(name, value),
-            {**WHOLE, name: value},
-            WHOLE | {name: OTHER},
+            _case_id(name, value),
+            {**FULL_ATTRIBUTES, name: value},
+            FULL_ATTRIBUTES | {name: OTHER},
             (name, Reason.UNKNOWN_VALUE),
         )
         for value in values
@@ -92,25 +143,32 @@ def _other(name: str, *values: object) -> list[Case]:
 def _cut(name: str, values: Mapping[str, str]) -> list[Case]:
     return [
         _start(
-            _title(name, value), WHOLE | {name: value}, WHOLE | {name: left}, (name, Reason.CUT_OFF)
+            _case_id(name, value),
+            FULL_ATTRIBUTES | {name: value},
+            FULL_ATTRIBUTES | {name: kept},
+            (name, Reason.CUT_OFF),
         )
-        for value, left in values.items()
+        for value, kept in values.items()
     ]
 
 
 def _refused(name: str, *values: object) -> list[Case]:
     return [
-        _start(_title(name, value), {**WHOLE, name: value}, Refusal(Reason.NOT_A_COUNT, name))
+        _start(
+            _case_id(name, value),
+            {**FULL_ATTRIBUTES, name: value},
+            Refusal(Reason.NOT_A_COUNT, name),
+        )
         for value in values
     ]
 
 
-def _no_helper(*values: object) -> list[Case]:
+def _helper_left_out(*values: object) -> list[Case]:
     return [
         _start(
-            _title("tbot.helper", value),
-            {**WHOLE, "tbot.helper": value},
-            without("tbot.helper", "tbot.helper_version"),
+            _case_id("tbot.helper", value),
+            {**FULL_ATTRIBUTES, "tbot.helper": value},
+            _without("tbot.helper", "tbot.helper_version"),
             ("tbot.helper", Reason.DOES_NOT_FIT),
             ("tbot.helper_version", Reason.NO_HELPER),
         )
@@ -118,32 +176,48 @@ def _no_helper(*values: object) -> list[Case]:
     ]
 
 
-def _no_helper_version(*values: object) -> list[Case]:
+def _helper_version_left_out(*values: object) -> list[Case]:
     return [
         _start(
-            _title("tbot.helper_version", value),
-            {**WHOLE, "tbot.helper_version": value},
-            without("tbot.helper_version"),
+            _case_id("tbot.helper_version", value),
+            {**FULL_ATTRIBUTES, "tbot.helper_version": value},
+            _without("tbot.helper_version"),
             ("tbot.helper_version", Reason.DOES_NOT_FIT),
         )
         for value in values
     ]
 
 
-# What is no text, in every shape that the attributes of a log record can have.
-_NO_TEXT = (None, 18, 1.5, True, b"18.3.0", ("18.3.0",), {"18.3.0": "18.3.0"})
+# Each type other than a string that an attribute of a log record can have.
+_NOT_STRINGS = (None, 18, 1.5, True, b"18.3.0", ("18.3.0",), {"18.3.0": "18.3.0"})
+
+_INVALID_ATTRIBUTES = {
+    "tbot.run_mode": "web01",
+    "tbot.version": "18.3.0-web01",
+    "tbot.join_type": "web01",
+    "tbot.helper": "web01.example.com",
+    "tbot.helper_version": "web01",
+    "web01": "web01",
+}
+_INVALID_REASONS = {
+    "tbot.run_mode": Reason.UNKNOWN_VALUE,
+    "tbot.version": Reason.CUT_OFF,
+    "tbot.join_type": Reason.UNKNOWN_VALUE,
+    "tbot.helper": Reason.DOES_NOT_FIT,
+    "tbot.helper_version": Reason.NO_HELPER,
+}
 
 _EVENTS = [
-    Case("the whole record", "tbot.start", WHOLE, WHOLE, []),
+    Case("all attributes", "tbot.start", FULL_ATTRIBUTES, FULL_ATTRIBUTES, []),
     Case(
         "the registry's order",
         "tbot.start",
-        dict(reversed(WHOLE.items())),
-        WHOLE,
+        dict(reversed(FULL_ATTRIBUTES.items())),
+        FULL_ATTRIBUTES,
         [],
     ),
     *(
-        Case(f"event {name!r}", name, WHOLE, Refusal(Reason.NOT_OURS), [])
+        Case(f"event {name!r}", name, FULL_ATTRIBUTES, Refusal(Reason.NOT_OURS), [])
         for name in (
             *(None, "", "tbot", "tbot.stop", "TBOT.START", "tbot.start ", "tbot.start\n", OTHER),
             *(3, b"tbot.start", ["tbot.start"], {"tbot.start": 1}),
@@ -154,48 +228,47 @@ _EVENTS = [
             f"attributes {attributes!r}",
             "tbot.start",
             attributes,
-            EMPTY,
-            [("tbot.run_mode", Reason.UNKNOWN_VALUE), ("tbot.version", Reason.UNKNOWN_VALUE)],
+            EMPTY_ATTRIBUTES,
+            _EMPTY_LEFT_OUT,
         )
         for attributes in (None, dict[str, object]())
     ),
     _start(
         "unknown attributes",
-        {**WHOLE, "host.name": "web01", "tbot.token": "x", "tbot.helper ": 1, "TBOT.HELPER": None},
-        WHOLE,
+        {
+            **FULL_ATTRIBUTES,
+            "host.name": "web01",
+            "tbot.token": "x",
+            "tbot.helper ": 1,
+            "TBOT.HELPER": None,
+        },
+        FULL_ATTRIBUTES,
         *[(None, Reason.UNKNOWN_ATTRIBUTE)] * 4,
     ),
     _start(
-        "everything is wrong, but for the counts",
-        {
-            "tbot.run_mode": "web01",
-            "tbot.version": "18.3.0-web01",
-            "tbot.join_type": "web01",
-            "tbot.helper": "web01.example.com",
-            "tbot.helper_version": "web01",
-            "web01": "web01",
-        },
-        EMPTY | {"tbot.version": "18.3.0", "tbot.join_type": OTHER},
-        ("tbot.run_mode", Reason.UNKNOWN_VALUE),
-        ("tbot.version", Reason.CUT_OFF),
-        ("tbot.join_type", Reason.UNKNOWN_VALUE),
-        ("tbot.helper", Reason.DOES_NOT_FIT),
-        ("tbot.helper_version", Reason.NO_HELPER),
+        "all invalid except the counts",
+        _INVALID_ATTRIBUTES,
+        EMPTY_ATTRIBUTES | {"tbot.version": "18.3.0", "tbot.join_type": OTHER},
+        *(
+            (name, _INVALID_REASONS.get(name, Reason.UNKNOWN_VALUE))
+            for name in FULL_ATTRIBUTES
+            if name in _INVALID_REASONS or EMPTY_ATTRIBUTES.get(name) == OTHER
+        ),
         (None, Reason.UNKNOWN_ATTRIBUTE),
     ),
 ]
 
 _RUN_MODES = [
     *_kept("tbot.run_mode", "one-shot", "daemon", OTHER),
-    *_other(
+    *_replaced(
         "tbot.run_mode",
         *("", "in-process", "oneshot", "Daemon", "daemon ", "daemon\n", "ONE-SHOT", "_other"),
-        *_NO_TEXT,
+        *_NOT_STRINGS,
     ),
     _start(
         "run_mode missing",
-        without("tbot.run_mode"),
-        WHOLE | {"tbot.run_mode": OTHER},
+        _without("tbot.run_mode"),
+        FULL_ATTRIBUTES | {"tbot.run_mode": OTHER},
         ("tbot.run_mode", Reason.UNKNOWN_VALUE),
     ),
 ]
@@ -207,7 +280,7 @@ _JOIN_TYPES = [
         *("generic_oidc", "github", "gitlab", "iam", "kubernetes", "oracle", "spacelift"),
         *("terraform_cloud", "token", "tpm", "env0", "", OTHER),
     ),
-    *_other(
+    *_replaced(
         "tbot.join_type",
         *(
             "delegated",
@@ -217,9 +290,11 @@ _JOIN_TYPES = [
             "iam\n",
             "0b7f1f2e5d0c4c398a543f1d9e6b7a20",
         ),
-        *_NO_TEXT,
+        *_NOT_STRINGS,
     ),
-    _start("join_type missing", without("tbot.join_type"), WHOLE | {"tbot.join_type": ""}),
+    _start(
+        "join_type missing", _without("tbot.join_type"), FULL_ATTRIBUTES | {"tbot.join_type": ""}
+    ),
 ]
 
 _VERSIONS = [
@@ -255,7 +330,7 @@ _VERSIONS = [
             "18.0.0-someone of example": "18.0.0",
         },
     ),
-    *_other(
+    *_replaced(
         "tbot.version",
         *("", "18", "18.3", "18.3.0.1", "192.0.2.1", "18.3.0.1-dev", "1.2.3.4.5.6"),
         *("018.3.0", "18.03.0", "18.3.00", "1000.0.0", "18.3.20261123", "123456789.0.0"),
@@ -269,12 +344,12 @@ _VERSIONS = [
         ),
         *("18\N{FULLWIDTH FULL STOP}3\N{FULLWIDTH FULL STOP}0", "18.3.0\N{LINE SEPARATOR}"),
         *("web01.example.com", "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", "_OTHER ", "latest"),
-        *_NO_TEXT,
+        *_NOT_STRINGS,
     ),
     _start(
         "version missing",
-        without("tbot.version"),
-        WHOLE | {"tbot.version": OTHER},
+        _without("tbot.version"),
+        FULL_ATTRIBUTES | {"tbot.version": OTHER},
         ("tbot.version", Reason.UNKNOWN_VALUE),
     ),
 ]
@@ -286,7 +361,7 @@ _HELPERS = [
         *("gitlab-ci:org/group/step_2", "a", "k8s:x", "a" * 11 + "-" + "f" * 11, "w" * 64),
         *("ci1:a2/b3", "deadbeef-feedbee"),
     ),
-    *_no_helper(
+    *_helper_left_out(
         # Hosts, addresses, people.
         *("web01.example.com", "example.com", "localhost.localdomain", "ip-10-0-0-17", "192.0.2.1"),
         *(
@@ -305,7 +380,7 @@ _HELPERS = [
             "001b.4411.3ab7",
             "a01b44113ab7",
         ),
-        # One such address in a hundred has so few digits that counting them does not show it.
+        # One MAC address in a hundred has so few digits that the limit on digits permits it.
         *("fa:ce:b0:0c:ca:fe", "fa-ce-b0-0c-ca-fe", "helper-fa-ce-b0-0c-ca-fe"),
         *("someone@example.com", "someone@host", "user+tag@example.com", "x:someone@host"),
         # Identifiers.
@@ -314,7 +389,7 @@ _HELPERS = [
         *("abcdefab-cdef-abcd-efab-cdefabcdefab", "gha:F47AC10B58CC4372A5670E02B2C3D479"),
         *("d41d8cd98f00b204e9800998ecf8427e", "sha-da39a3ee5e6b4b0d3255bfef95601890afd80709"),
         *("abcdefabcdef", "x/ABCDEFabcdef", "account-123456789012", "build-2026", "tel-4-4-2-0"),
-        # Of no such form.
+        # Not of the pattern's form.
         *(
             "w" * 65,
             "x:" + "w" * 63,
@@ -345,32 +420,32 @@ _HELPERS = [
             "<x>",
             "x%00",
         ),
-        *(value for value in _NO_TEXT if value is not None),
+        *(value for value in _NOT_STRINGS if value is not None),
     ),
     *(
         _start(
-            _title("tbot.helper", value),
-            {**WHOLE, "tbot.helper": value},
-            without("tbot.helper", "tbot.helper_version"),
+            _case_id("tbot.helper", value),
+            {**FULL_ATTRIBUTES, "tbot.helper": value},
+            _without("tbot.helper", "tbot.helper_version"),
             ("tbot.helper_version", Reason.NO_HELPER),
         )
         for value in ("", None)
     ),
     _start(
         "helper missing",
-        without("tbot.helper"),
-        without("tbot.helper", "tbot.helper_version"),
+        _without("tbot.helper"),
+        _without("tbot.helper", "tbot.helper_version"),
         ("tbot.helper_version", Reason.NO_HELPER),
     ),
     _start(
-        "no helper and no version of it",
-        without("tbot.helper", "tbot.helper_version"),
-        without("tbot.helper", "tbot.helper_version"),
+        "helper and helper_version missing",
+        _without("tbot.helper", "tbot.helper_version"),
+        _without("tbot.helper", "tbot.helper_version"),
     ),
     _start(
-        "an empty helper and an empty version of it",
-        WHOLE | {"tbot.helper": "", "tbot.helper_version": ""},
-        without("tbot.helper", "tbot.helper_version"),
+        "helper and helper_version empty",
+        FULL_ATTRIBUTES | {"tbot.helper": "", "tbot.helper_version": ""},
+        _without("tbot.helper", "tbot.helper_version"),
     ),
 ]
 
@@ -380,7 +455,7 @@ _HELPER_VERSIONS = [
         *("v1.2.0", "1.2.0", "v1", "1", "1.2", "v0.0.0", "999.999.999", "1.2.0-rc.1", "v2-beta"),
         *("1.2.0-dev",),
     ),
-    *_no_helper_version(
+    *_helper_version_left_out(
         *(
             "1.2.3.4",
             "192.0.2.1",
@@ -393,27 +468,27 @@ _HELPER_VERSIONS = [
         *("v", "01", "1.02", "1000", "2026.11.23", "20261123", "main", "abcdef1", "1.2.0 ", " 1"),
         *("1.2.0\n", "1\n2", "1.\N{ARABIC-INDIC DIGIT ONE}", "1..2", ".1", "1.", "1,2", OTHER),
         *("d41d8cd98f00b204e9800998ecf8427e", "someone@example.com", "web01.example.com", " "),
-        *(value for value in _NO_TEXT if value is not None),
+        *(value for value in _NOT_STRINGS if value is not None),
     ),
     *(
         _start(
-            _title("tbot.helper_version", value),
-            {**WHOLE, "tbot.helper_version": value},
-            without("tbot.helper_version"),
+            _case_id("tbot.helper_version", value),
+            {**FULL_ATTRIBUTES, "tbot.helper_version": value},
+            _without("tbot.helper_version"),
         )
         for value in ("", None)
     ),
     _start(
         "helper_version missing",
-        without("tbot.helper_version"),
-        without("tbot.helper_version"),
+        _without("tbot.helper_version"),
+        _without("tbot.helper_version"),
     ),
 ]
 
 _COUNTS = [
     case
-    for name in WHOLE
-    if name.startswith("tbot.destinations_")
+    for name, default in EMPTY_ATTRIBUTES.items()
+    if default == 0
     for case in (
         *_kept(name, 0, 1, 2**31 - 1),
         *_refused(
@@ -421,7 +496,9 @@ _COUNTS = [
             *(2**31, 2**63, -1, -(2**31), 0.0, 1.0, float("nan"), float("inf"), True, False),
             *("", "0", "1", "1 or 2", OTHER, None, b"1", (1,), (), {"1": 1}),
         ),
-        _start(f"{name.removeprefix('tbot.')} missing", without(name), WHOLE | {name: 0}),
+        _start(
+            f"{name.removeprefix('tbot.')} missing", _without(name), FULL_ATTRIBUTES | {name: 0}
+        ),
     )
 ]
 
@@ -434,11 +511,3 @@ CASES = [
     *_HELPER_VERSIONS,
     *_COUNTS,
 ]
-
-
-def tbot_that(folder: Path, script: str) -> str:
-    """Put a stand-in for tbot, a shell script, into a folder, and return what PATH must be."""
-    tbot = folder / "tbot"
-    tbot.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    tbot.chmod(0o755)
-    return str(folder)

@@ -1,0 +1,16 @@
+"""OTLP/JSON for people."""
+
+from google.protobuf.json_format import MessageToJson
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk._logs import ReadableLogRecord
+
+
+def to_json(batch: "Sequence[ReadableLogRecord]") -> str:
+    """Return the export of a batch as OTLP/JSON."""
+    # OTLP/JSON has enums as numbers (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
+    return str(MessageToJson(encode_logs(batch), use_integers_for_enums=True))

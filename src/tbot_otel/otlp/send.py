@@ -1,0 +1,98 @@
+"""Builds the official exporter that arguments and variables select, and sends with it."""
+
+import logging
+from importlib import import_module
+
+from tbot_otel.errors import ExporterConfigurationError
+from tbot_otel.otlp import environment
+from tbot_otel.otlp.responses import NOT_ACCEPTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+
+    from tbot_otel.otlp.arguments import Arguments
+    from tbot_otel.otlp.responses import ResponseObserver
+
+_logger = logging.getLogger("tbot_otel")
+
+
+def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "LogRecordExporter":
+    """Build the official exporter for the selected protocol. An argument wins over its variable.
+
+    Args:
+        arguments: The arguments.
+        observer: Observes the Collector's responses. Over HTTP, a credential provider that brings
+            its own session prevents that.
+
+    Raises:
+        ExporterConfigurationError: The protocol is not supported, its package is not installed, or
+            its exporter rejects the arguments or variables.
+    """
+    protocol = arguments.protocol or environment.protocol()
+    try:
+        if protocol == "http/protobuf":
+            from tbot_otel.otlp import http
+
+            return http.build_exporter(arguments, observer)
+        if protocol == "grpc":
+            from tbot_otel.otlp import grpc
+
+            return grpc.build_exporter(arguments, observer)
+    except ExporterConfigurationError:
+        raise
+    except Exception as error:
+        # Only after a failure, because the check takes time.
+        environment.check_protocol(protocol)
+        raise ExporterConfigurationError(
+            f"protocol {protocol}: the exporter rejects its arguments or OTEL_EXPORTER_OTLP_* "
+            f"variables ({type(error).__name__})"
+        ) from error
+    raise ExporterConfigurationError(environment.UNSUPPORTED_PROTOCOL)
+
+
+def export_and_observe(
+    exporter: "LogRecordExporter",
+    observer: "ResponseObserver",
+    batch: "Sequence[ReadableLogRecord]",
+) -> str | None:
+    """Export a batch, and return why it was not delivered; None if it was.
+
+    Args:
+        exporter: An exporter that `build_exporter` returned, or any other.
+        observer: The observer that was given to `build_exporter`.
+        batch: The records.
+    """
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+    from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+    observer.reset()
+    # An instrumented HTTP or gRPC client would add a trace's ids to the request.
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        succeeded = exporter.export(batch) is LogRecordExportResult.SUCCESS
+    except Exception as error:  # noqa: BLE001 - an exporter's error must not reach the caller
+        kind = (
+            "the Collector did not respond" if isinstance(error, OSError) else "the export failed"
+        )
+        problem = observer.problem or f"{kind} ({type(error).__name__})"
+        _logger.warning("%d records were not delivered: %s", len(batch), problem)
+        return problem
+    finally:
+        detach(token)
+    if not succeeded:
+        # The official exporter has logged why.
+        return observer.problem or NOT_ACCEPTED
+    if observer.problem:
+        _logger.warning("%d records were not delivered: %s", len(batch), observer.problem)
+    return observer.problem
+
+
+def import_exporter_module() -> "ModuleType":
+    """Import the module of the official exporter that the variables select, and return it."""
+    module = environment.EXPORTER_MODULES[environment.protocol()]
+    return import_module(f"{module}._log_exporter")

@@ -1,0 +1,174 @@
+"""Stand-ins for Collectors: servers on loopback that give prepared responses."""
+
+import contextlib
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple, Self
+
+import grpc
+
+from support.processes import free_port
+
+
+class Response(NamedTuple):
+    """An HTTP response of a stand-in."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    delay: float = 0.0
+    """In seconds."""
+
+
+class ReceivedRequest(NamedTuple):
+    """A request that a stand-in received."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class StandinServer:
+    """The base of HTTP stand-ins: it serves until the block ends."""
+
+    _server: ThreadingHTTPServer
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class HTTPStandin(StandinServer):
+    """An HTTP server that gives these responses in turn, and repeats the last one."""
+
+    def __init__(self, *responses: Response) -> None:
+        self.requests: list[ReceivedRequest] = []
+        remaining = list(responses)
+        standin = self
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with lock:
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    standin.requests.append(ReceivedRequest(self.path, headers, body))
+                    response = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+                time.sleep(response.delay)
+                self.send_response(response.status)
+                for name, value in response.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(response.body)))
+                self.end_headers()
+                self.wfile.write(response.body)
+
+            do_GET = do_POST  # noqa: N815 - the name that the server calls
+
+            def log_message(self, *_: object) -> None:
+                """Write nothing to stderr."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+
+class GRPCStandin:
+    """A gRPC server that gives these status codes in turn, and repeats the last one."""
+
+    def __init__(self, *codes: str, credentials: object = None, body: bytes = b"") -> None:
+        self.requests: list[ReceivedRequest] = []
+        remaining = list(codes or ["OK"])
+        lock = threading.Lock()
+
+        def respond(request: bytes, context: Any) -> bytes:
+            with lock:
+                metadata = dict(context.invocation_metadata())
+                self.requests.append(ReceivedRequest("", metadata, request))
+                code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            if code != "OK":
+                context.abort(grpc.StatusCode[code], "prepared")
+            return body
+
+        # Without serializers, a message is its bytes.
+        handlers = {"Export": grpc.unary_unary_rpc_method_handler(respond)}
+        service = "opentelemetry.proto.collector.logs.v1.LogsService"
+        self._server = grpc.server(
+            ThreadPoolExecutor(2),
+            handlers=[grpc.method_handlers_generic_handler(service, handlers)],
+        )
+        if credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+            self.endpoint = f"http://127.0.0.1:{port}"
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            self.endpoint = f"https://localhost:{port}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait(10)
+
+
+def accepting_standin(protocol: str) -> HTTPStandin | GRPCStandin:
+    """A stand-in that accepts every export over a protocol."""
+    return GRPCStandin() if protocol == "grpc" else HTTPStandin(Response())
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never responds."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def refused_port() -> Iterator[int]:
+    """A port that nothing listens on."""
+    yield free_port()
+
+
+UNREACHABLE_PORTS = {"refused": refused_port, "silent": silent_port}
+
+
+@contextlib.contextmanager
+def recording_proxy(endpoint: str) -> Iterator[tuple[str, list[bytearray]]]:
+    """A proxy for an endpoint: yields its own endpoint, and the bytes sent in each connection."""
+    host, port = endpoint.removeprefix("http://").split(":")
+    connections: list[bytearray] = []
+
+    def pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                copy += data
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            sent = bytearray()
+            connections.append(sent)
+            with socket.create_connection((host, int(port))) as upstream:
+                back = threading.Thread(target=pump, args=(upstream, self.request, bytearray()))
+                back.start()
+                pump(self.request, upstream, sent)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", connections
+        finally:
+            server.shutdown()
