@@ -75,7 +75,17 @@ class Server(NamedTuple):
         """Run it until the block ends."""
         assignments = [f"{name}={value}" for name, value in self.environ.items()]
         with running_server(["env", *assignments, *self.words], log, self.port) as process:
+            # The relay accepts connections for a moment when it checks its address.
+            wait_until(self.responds)
             yield process
+
+    def responds(self) -> bool:
+        """Whether it responds to HTTP, also with an error."""
+        try:
+            self.request("/")
+        except OSError:
+            return False
+        return True
 
     def request(self, path: str, content: bytes | None = None, content_type: str = "") -> int:
         """Send a GET, or a POST of some content, and return the status."""
