@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Collector
 from support.otlp import attribute_values
 from support.processes import free_port, install_tbot_script, run_python
@@ -434,6 +435,7 @@ onboarding: {join_method: iam}
 destinations: [{app: a}, {app: b}, {database: {}}, {kubernetes_cluster: c}, {memory: {}}]
 """
 CONFIG_FILE_ATTRIBUTES: dict[str, object] = {
+    **EMPTY_ATTRIBUTES,
     "tbot.run_mode": "one-shot",
     "tbot.version": "18.3.0",
     "tbot.join_type": "iam",
@@ -476,12 +478,14 @@ def test_options_win(
 def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a file, tbot is a daemon with no destinations."""
     assert main(["preview", "--tbot-version", "18.3.0"]) == 0
-    empty = {name: 0 for name in CONFIG_FILE_ATTRIBUTES if name.startswith("tbot.destinations_")}
-    assert record_attributes(capsys.readouterr().out) == {
+    assert record_attributes(capsys.readouterr().out) == EMPTY_ATTRIBUTES | {
         "tbot.run_mode": "daemon",
         "tbot.version": "18.3.0",
         "tbot.join_type": "",
-        **empty,
+        "tbot.destinations_other": 0,
+        "tbot.destinations_database": 0,
+        "tbot.destinations_kubernetes": 0,
+        "tbot.destinations_application": 0,
     }
 
 

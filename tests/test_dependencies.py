@@ -40,15 +40,6 @@ def imported_modules(path: Path) -> Iterator[str]:
                 yield name
 
 
-def owners() -> dict[str, str]:
-    """The distribution that installed each file."""
-    return {
-        str(distribution.locate_file(file)): distribution.name
-        for distribution in importlib.metadata.distributions()
-        for file in distribution.files or ()
-    }
-
-
 def declared(extras: set[str]) -> set[str]:
     """The distributions that this package requires, with some of its extras."""
     required = set()
@@ -76,7 +67,13 @@ def file_of(module: str) -> str | None:
 @pytest.fixture(scope="module")
 def owner_of() -> dict[str, str]:
     """The distribution that installed each file."""
-    return owners()
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        # Read once: it parses the metadata each time.
+        name = distribution.name
+        for file in distribution.files or ():
+            found[str(distribution.locate_file(file))] = name
+    return found
 
 
 @pytest.mark.parametrize(

@@ -470,9 +470,11 @@ def test_exit_is_bounded_by_the_timeout(protocol: str, form: str) -> None:
     assert seconds < 0.3 + MARGIN
 
 
+# By default, a fork waits for imports for one second, which is too short on a busy machine.
 FORK_SCRIPT = """
 import os, signal, sys, time
-from tbot_otel import StartEvent, record_start
+from tbot_otel import StartEvent, forking, record_start
+forking.FORK_WAIT_TIMEOUT_SECONDS = 30
 event = StartEvent(run_mode="daemon", version="18.3.0")
 parent = record_start(event)
 when, module = sys.argv[1:]

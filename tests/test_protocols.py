@@ -16,6 +16,7 @@ import trustme
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, SimpleLogRecordProcessor
 
+from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Official, ReceivedStart, Rotel
 from support.otlp import PROTOCOLS, attribute_values, expected_resource
 from support.processes import free_port, run_python
@@ -36,13 +37,6 @@ FULL_EVENT: dict[str, Any] = {
     "destinations_database": 2,
     "destinations_kubernetes": 3,
     "destinations_application": 2**31 - 1,
-}
-DEFAULTS = {
-    "join_type": "",
-    "destinations_other": 0,
-    "destinations_database": 0,
-    "destinations_kubernetes": 0,
-    "destinations_application": 0,
 }
 # Attributes that must not get into the Resource.
 IDENTIFYING_VARIABLES = {
@@ -81,7 +75,7 @@ def logs_url(endpoint: str, protocol: str) -> str:
 
 def expected_attributes(fields: dict[str, Any]) -> dict[str, object]:
     """The attributes of a start."""
-    return {f"tbot.{name}": value for name, value in (DEFAULTS | fields).items()}
+    return EMPTY_ATTRIBUTES | {f"tbot.{name}": value for name, value in fields.items()}
 
 
 @pytest.mark.parametrize("event", EVENTS)

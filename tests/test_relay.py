@@ -29,13 +29,14 @@ from protobuf.wkt import Timestamp
 from pyqwest import HTTPVersion, SyncClient, SyncHTTPTransport
 
 from support import agent
-from support.cases import FULL_ATTRIBUTES
+from support.cases import EMPTY_ATTRIBUTES, FULL_ATTRIBUTES
 from support.collectors import MakeCollector, Official, Rotel
 from support.messages import (
     JSON,
     MARKER,
     PROTO,
     REPORT,
+    REPORT_ATTRIBUTES,
     encode_json_request,
     encode_request,
     encode_start,
@@ -118,7 +119,7 @@ def check_received(official: Official, session_id: str, timestamp: int | None) -
     (scope,) = logs["scopeLogs"]
     assert scope["scope"] == {"name": "tbot_otel", "version": __version__}
     (record,) = scope["logRecords"]
-    assert attribute_values(record.pop("attributes")) == agent.REPORTED
+    assert attribute_values(record.pop("attributes")) == EMPTY_ATTRIBUTES | agent.REPORTED
     observed = int(record.pop("observedTimeUnixNano"))
     assert 0 <= time.time_ns() - observed < WAIT_SECONDS * 10**9
     started = int(record.pop("timeUnixNano"))
@@ -162,7 +163,7 @@ def test_delivered_to_rotel(rotel: Rotel, tmp_path: Path) -> None:
     with running_relay(tmp_path, rotel.endpoint("http/protobuf")) as relay:
         assert relay.report(session_id) == (200, "")
     received = rotel.find(session_id)
-    assert received.attributes == FULL_ATTRIBUTES
+    assert received.attributes == REPORT_ATTRIBUTES
     assert not {"os.type", "host.arch", "host.name"} & received.resource.keys()
 
 

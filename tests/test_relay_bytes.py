@@ -33,6 +33,7 @@ from support.messages import (
     MARKER,
     PROTO,
     REPORT,
+    REPORT_ATTRIBUTES,
     SESSION_ID,
     chunked,
     encode_json_request,
@@ -181,7 +182,7 @@ def test_accepted_report(
     assert (
         gzip.decompress(response.body) if encoding == "gzip" else response.body
     ) == empty_message
-    assert exported_reports(standin, before) == [(SESSION_ID, FULL_ATTRIBUTES)]
+    assert exported_reports(standin, before) == [(SESSION_ID, REPORT_ATTRIBUTES)]
 
 
 @pytest.mark.parametrize(("body", "content_type", "headers", "expected"), REFUSED_CASES)

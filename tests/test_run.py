@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from support.agent import AGENT_PATH, REPORTED
+from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Collector, Official
 from support.otlp import attribute_values
 from support.processes import run_python
@@ -107,7 +108,7 @@ def test_delivered(client: str, protocol: str, official: Official) -> None:
     received = official.find_json(printed["session"])
     (logs,) = received["scopeLogs"]
     (record,) = logs["logRecords"]
-    assert attribute_values(record["attributes"]) == REPORTED
+    assert attribute_values(record["attributes"]) == EMPTY_ATTRIBUTES | REPORTED
     assert {*attribute_values(received["resource"]["attributes"])} == {
         item.name for item in RESOURCE
     }

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Mapping
 
-from support.cases import FULL_ATTRIBUTES
+from support.cases import FULL_ATTRIBUTES, received_attributes
 
 SESSION_ID = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 # A value that could identify someone: no response and no report may contain it.
@@ -63,7 +63,12 @@ def field(number: int, value: int | str | bytes) -> bytes:
 
 def encode_start(attributes: Mapping[str, object]) -> bytes:
     """Encode a start with the values of these attributes."""
-    values = ((FIELD_NUMBERS[name], RUN_MODES.get(str(v), v)) for name, v in attributes.items())
+    # test_registry reports an attribute of the registry that has no number.
+    values = [
+        (FIELD_NUMBERS[name], RUN_MODES.get(str(value), value))
+        for name, value in attributes.items()
+        if name in FIELD_NUMBERS
+    ]
     return b"".join(field(number, v) for number, v in values if isinstance(v, int | str))
 
 
@@ -79,19 +84,14 @@ def encode_json_request(event: object, *, session_id: str = SESSION_ID, **more: 
     return json.dumps({"distinctId": session_id, "start": event, **more}).encode()
 
 
-CAMEL_CASE_START = {
-    "runMode": "RUN_MODE_DAEMON",
-    "version": "18.3.0",
-    "joinType": "kubernetes",
-    "helper": "gha:teleport-actions/auth",
-    "helperVersion": "v1.2.0",
-    "destinationsOther": 1,
-    "destinationsDatabase": 2,
-    "destinationsKubernetes": 3,
-    "destinationsApplication": 4,
-}
 SNAKE_CASE_START = {
-    re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in CAMEL_CASE_START.items()
+    name.removeprefix("tbot."): value
+    for name, value in FULL_ATTRIBUTES.items()
+    if name in FIELD_NUMBERS
+} | {"run_mode": "RUN_MODE_DAEMON"}
+CAMEL_CASE_START = {
+    re.sub("_([a-z])", lambda match: match[1].upper(), name): value
+    for name, value in SNAKE_CASE_START.items()
 }
 # One of each wire type, and a group.
 UNKNOWN_FIELDS = b"".join(
@@ -104,6 +104,8 @@ UNKNOWN_FIELDS = b"".join(
 )
 GZIPPED_REQUEST = gzip.compress(encode_request(encode_start(FULL_ATTRIBUTES)))
 REPORT = encode_request(encode_start(FULL_ATTRIBUTES))
+REPORT_ATTRIBUTES = received_attributes(FIELD_NUMBERS)
+"""The attributes that leave for that report."""
 
 
 def http_request(

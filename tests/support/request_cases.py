@@ -110,10 +110,12 @@ ACCEPTED_CASES = [
         id="int as text",
     ),
     pytest.param(
-        encode_json_request(CAMEL_CASE_START | {"destinationsOther": 1.0}),
+        encode_json_request(
+            CAMEL_CASE_START | {"destinationsOther": float(CAMEL_CASE_START["destinationsOther"])}
+        ),
         JSON,
         {},
-        id="int as 1.0",
+        id="int as a float",
     ),
     pytest.param(
         encode_json_request(CAMEL_CASE_START | {MARKER: [{MARKER: 1}]}, unknown={MARKER: [MARKER]}),
