@@ -111,9 +111,8 @@ class TbotLogExporter(LogRecordExporter):
         self._arguments = Arguments()
         self._problem: str | None = None
         self._is_shutdown = False
-        self._pid = os.getpid()
-        self._observer = ResponseObserver()
-        self._exporter: LogRecordExporter | None = exporter
+        self._exporter: LogRecordExporter | None = None
+        self._reset()
         for name in unknown:
             _logger.warning("TbotLogExporter: ignored the unknown argument %s", name)
         try:
@@ -132,6 +131,11 @@ class TbotLogExporter(LogRecordExporter):
             self._given_exporter = None
             self._exporter = None
             self._disable(ExporterConfigurationError("exporter: expected a LogRecordExporter"))
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._observer = ResponseObserver()
+        self._exporter = self._given_exporter
 
     def _disable(self, error: ExporterConfigurationError) -> None:
         self._problem = str(error)
@@ -178,9 +182,7 @@ class TbotLogExporter(LogRecordExporter):
     def _get_exporter(self) -> LogRecordExporter | None:
         if self._pid != os.getpid():
             # A forked child must not use its parent's connections.
-            self._pid = os.getpid()
-            self._observer = ResponseObserver()
-            self._exporter = self._given_exporter
+            self._reset()
         with importing():
             if self._exporter is None and self._problem is None:
                 try:
