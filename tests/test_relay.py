@@ -132,15 +132,12 @@ def check_received(official: Official, session_id: str, timestamp: int | None) -
     }
 
 
-@pytest.mark.parametrize("version", [HTTPVersion.HTTP1, HTTPVersion.HTTP2], ids=str)
 @pytest.mark.parametrize("codec", [proto_binary_codec(), proto_json_codec()], ids=["proto", "json"])
 @pytest.mark.parametrize("compression", [GzipCompression(), None], ids=["gzip", "plain"])
-def test_delivered(
-    relay: Relay, official: Official, version: HTTPVersion, codec: Any, compression: Any
-) -> None:
+def test_delivered(relay: Relay, official: Official, codec: Any, compression: Any) -> None:
     """The Collector receives an acknowledged report as it was sent, and nothing else."""
     session_id, timestamp = new_session_id(), time.time_ns()
-    with SyncHTTPTransport(http_version=version) as transport:
+    with SyncHTTPTransport(http_version=HTTPVersion.HTTP1) as transport:
         code = report_with_runtime(
             relay.url, session_id, transport, timestamp, codec=codec, send_compression=compression
         )
@@ -167,11 +164,10 @@ def test_delivered_to_rotel(rotel: Rotel, tmp_path: Path) -> None:
     assert not {"os.type", "host.arch", "host.name"} & received.resource.keys()
 
 
-@pytest.mark.parametrize("version", [HTTPVersion.HTTP1, HTTPVersion.HTTP2], ids=str)
 @pytest.mark.parametrize("protocol", [ProtocolType.GRPC, ProtocolType.GRPC_WEB], ids=str)
-def test_other_protocols(relay: Relay, version: HTTPVersion, protocol: ProtocolType) -> None:
+def test_other_protocols(relay: Relay, protocol: ProtocolType) -> None:
     """Calls over gRPC and gRPC-Web are refused without a traceback."""
-    with SyncHTTPTransport(http_version=version) as transport:
+    with SyncHTTPTransport(http_version=HTTPVersion.HTTP1) as transport:
         code = report_with_runtime(
             relay.url, new_session_id(), transport, time.time_ns(), protocol=protocol
         )
@@ -181,7 +177,7 @@ def test_other_protocols(relay: Relay, version: HTTPVersion, protocol: ProtocolT
 
 
 def test_tls(official: Official, tmp_path: Path) -> None:
-    """With a certificate and its key, the relay accepts only TLS, with HTTP/1.1 and HTTP/2."""
+    """With a certificate and its key, the relay accepts only TLS, with HTTP/1.1."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
@@ -190,20 +186,17 @@ def test_tls(official: Official, tmp_path: Path) -> None:
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     options = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
     with running_relay(tmp_path, official.endpoint("http/protobuf"), *options) as relay:
-        for version in (HTTPVersion.HTTP1, HTTPVersion.HTTP2):
-            session_id, timestamp = new_session_id(), time.time_ns()
-            with SyncHTTPTransport(
-                http_version=version, tls_ca_cert=authority.cert_pem.bytes()
-            ) as transport:
-                url = relay.url_for("https")
-                assert report_with_runtime(url, session_id, transport, timestamp) == "ok"
-            check_received(official, session_id, timestamp)
+        session_id, timestamp = new_session_id(), time.time_ns()
+        with SyncHTTPTransport(tls_ca_cert=authority.cert_pem.bytes()) as transport:
+            url = relay.url_for("https")
+            assert report_with_runtime(url, session_id, transport, timestamp) == "ok"
+        check_received(official, session_id, timestamp)
         context = ssl.create_default_context()
         authority.configure_trust(context)
         # As tbot's client, offer both.
         context.set_alpn_protocols(["h2", "http/1.1"])
         with context.wrap_socket(relay.connect(), server_hostname="localhost") as connection:
-            assert connection.selected_alpn_protocol() == "h2"
+            assert connection.selected_alpn_protocol() == "http/1.1"
         with pytest.raises((OSError, http.client.HTTPException)):
             relay.report()
 

@@ -1,7 +1,6 @@
 """The ASGI application of a relay's worker process."""
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
@@ -23,7 +22,6 @@ from tbot_otel.connect import (
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.responses import ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe
-from tbot_otel.relay import idle
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.relay.committer import Committer
 from tbot_otel.relay.metrics import Metrics
@@ -40,8 +38,6 @@ MAX_UNREAD_BYTES = 32 * 2**20
 """The most bytes that calls in flight may still send."""
 BODY_TIMEOUT_SECONDS = 5.0
 """The longest time until a call's body has arrived."""
-IDLE_TIMEOUT_SECONDS = 20.0
-"""The longest silence on a connection. It is longer than a call can take."""
 
 _SWEEP_INTERVAL_SECONDS = 0.5
 _MAX_CONCURRENT_PROBES = 64
@@ -194,14 +190,9 @@ class RelayApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _sweep(self) -> None:
-        """Close silent connections and expire calls; a timer for each call would cost more."""
-        idle_sweep_at = 0.0
+        """Expire calls; a timer for each call would cost more."""
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
-            if time.monotonic() >= idle_sweep_at:
-                idle_sweep_at = time.monotonic() + IDLE_TIMEOUT_SECONDS / 4
-                with contextlib.suppress(Exception):  # Calls must expire anyway.
-                    await asyncio.to_thread(idle.close_idle_connections, IDLE_TIMEOUT_SECONDS)
             self._expire_calls()
 
     def _expire_calls(self) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import uvloop  # noqa: F401 - if it is missing, fail here and not in a worker
 from granian import Granian
-from granian.constants import Interfaces, Loops
-from granian.http import HTTP1Settings, HTTP2Settings
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 
-from tbot_otel.connect import MAX_REQUEST_BYTES
 from tbot_otel.relay.app import RelayApp
 
 SHUTDOWN_TIMEOUT_SECONDS = 15
@@ -56,6 +55,8 @@ def serve(
         address=host,
         port=port,
         interface=Interfaces.ASGI,
+        # Unlike HTTP/2, it has a timeout for silent connections.
+        http=HTTPModes.http1,
         workers=workers,
         websockets=False,
         loop=Loops.uvloop,
@@ -63,11 +64,6 @@ def serve(
         backpressure=_raise_fd_limit(MAX_CONNECTIONS + _RESERVED_FDS) - _RESERVED_FDS,
         http1_settings=HTTP1Settings(
             header_read_timeout=_HEADER_TIMEOUT_MILLIS, max_buffer_size=_MAX_HEADER_BYTES
-        ),
-        http2_settings=HTTP2Settings(
-            initial_connection_window_size=MAX_REQUEST_BYTES,
-            initial_stream_window_size=MAX_REQUEST_BYTES,
-            max_headers_size=_MAX_HEADER_BYTES,
         ),
         ssl_cert=certificate,
         ssl_key=key,
