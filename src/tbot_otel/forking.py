@@ -4,11 +4,10 @@ A child that is forked while another thread imports inherits half-initialized mo
 imports of them fail or hang. Background imports therefore hold this lock, and a fork takes it.
 """
 
+# Imported first for its fork handlers and those of logging: handlers that run before a fork run
+# last in, first out, and a fork must not hold their locks while it waits for imports.
+import concurrent.futures.thread  # noqa: F401 - for its fork handlers
 import contextlib
-
-# Imported first for its fork handlers: handlers that run before a fork run last in, first out, and
-# a fork must not hold logging's locks while it waits for a thread that may log.
-import logging  # noqa: F401 - for its fork handlers
 import os
 import threading
 

@@ -1,7 +1,10 @@
 """The background thread that sends starts, and the bounded wait for it at exit."""
 
 import atexit
+import contextlib
+import math
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -12,6 +15,8 @@ from tbot_otel.session import Outcome, Session, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry._logs import LoggerProvider
 
     from tbot_otel.events import StartEvent
@@ -23,6 +28,17 @@ EXIT_TIMEOUT_SECONDS = 2.0
 MAX_PENDING_STARTS = 64
 """The most starts that a process sends at once. One more fails immediately."""
 
+# Private. These callbacks run last in, first out, when the main thread has ended. One of them ends
+# `concurrent.futures`. Ours is registered after it, because `forking` imports that module.
+_register_exit_callback: "Callable[[Callable[[], None]], None] | None" = getattr(
+    threading, "_register_atexit", None
+)
+# The SDK starts threads with `concurrent.futures` when it is imported. That works on our thread
+# until the callback has run. CPython 3.12.0 to 3.12.2 start no threads at exit (gh-113964), and no
+# later 3.12 is tested.
+_SDK_MUST_BE_IMPORTED_IN_CALLER = _register_exit_callback is None or sys.version_info[:2] == (3, 12)
+_is_registered = False
+
 
 class _Sender:
     """Sends a process's starts one after another, on a daemon thread that ends after the last."""
@@ -31,6 +47,7 @@ class _Sender:
         self._lock = threading.Lock()
         self._pending: deque[tuple[StartEvent, Session, LoggerProvider | None]] = deque()
         self._running = False
+        self._waited_seconds = 0.0
 
     def submit(
         self, event: "StartEvent", session: Session, provider: "LoggerProvider | None"
@@ -41,19 +58,24 @@ class _Sender:
                 session.settle(Outcome(Status.FAILED, problem))
                 return
             if not self._running:
+                _register_wait_at_exit()
                 threading.Thread(target=self._run, name="tbot_otel", daemon=True).start()
                 self._running = True
-                # Exit handlers run last in, first out, and the SDK's must run after this one.
-                atexit.unregister(_wait_at_exit)
-                atexit.register(_wait_at_exit)
             self._pending.append((event, session, provider))
 
     def wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        with self._lock:
-            sessions = [session for _, session, _ in self._pending]
-        for session in sessions:
-            session.flush(max(0.0, deadline - time.monotonic()))
+        """Wait for the pending starts. The waits of a process last this long together."""
+        started_at = time.monotonic()
+        deadline = started_at + seconds - self._waited_seconds
+        try:
+            with self._lock:
+                sessions = [session for _, session, _ in self._pending]
+            for session in sessions:
+                session.flush(max(0.0, deadline - time.monotonic()))
+            self._waited_seconds += time.monotonic() - started_at
+        except BaseException:  # noqa: BLE001 - of a signal handler, such as KeyboardInterrupt
+            # The interpreter would print it, and skip what else it does at exit.
+            self._waited_seconds = math.inf
 
     def _run(self) -> None:
         # Let the caller continue before this thread's imports take the interpreter.
@@ -104,6 +126,8 @@ def submit(event: "StartEvent", session: Session, provider: "LoggerProvider | No
         session: Its session, which gets the outcome.
         provider: The pipeline to emit it into; None for the private one.
     """
+    if _SDK_MUST_BE_IMPORTED_IN_CALLER:
+        import opentelemetry.sdk._logs  # noqa: F401 - for later imports on the thread
     session.track()
     _sender.submit(event, session, provider)
 
@@ -118,6 +142,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_after_fork)
 
 
+def _register_wait_at_exit() -> None:
+    global _is_registered
+    if _register_exit_callback and not _is_registered:
+        # While the interpreter exits, it raises RuntimeError.
+        with contextlib.suppress(RuntimeError):
+            _register_exit_callback(_wait_at_exit)
+            _is_registered = True
+    # For starts that other threads record after that callback. Exit handlers run last in, first
+    # out, and the SDK's must run after this one.
+    atexit.unregister(_wait_at_exit)
+    atexit.register(_wait_at_exit)
+
+
 def _wait_at_exit() -> None:
     timeout = environment.timeout_seconds()
     _sender.wait(EXIT_TIMEOUT_SECONDS if timeout is None else min(EXIT_TIMEOUT_SECONDS, timeout))
+    if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) and not hasattr(sys, "ps1"):
+        # CPython ends with SIGINT if that interrupted the last code that was executed from text.
+        # The imports on our thread execute such code too, so interrupt it once more.
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102 - constant

@@ -41,9 +41,6 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         session.settle(Outcome(Status.REFUSED, consent.reason))
         return session
     try:
-        # Imported here: on the thread, the SDK would register its exit handlers too late.
-        import opentelemetry.sdk._logs  # noqa: F401 - for its exit handlers
-
         from tbot_otel import sender
 
         sender.submit(event, session, logger_provider)
