@@ -7,8 +7,6 @@ import os
 import sys
 import time
 
-import opentelemetry.sdk._logs  # noqa: F401 - not part of the measurement
-
 from tbot_otel import StartEvent
 
 CALL_COUNT = 21

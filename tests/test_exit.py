@@ -164,6 +164,35 @@ os.environ[{variable!r}] = "true"
     assert collector.requests == []
 
 
+LATE_SCRIPT = """
+import atexit
+
+def report():
+    print(record_start(StartEvent(run_mode="daemon", version="18.3.0")).flush(60).status.name)
+
+def report_late():
+    threading.main_thread().join()
+    report()
+
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "ending", ["atexit.register(report)", "threading.Thread(target=report_late).start()"]
+)
+def test_late_first_call(ending: str) -> None:
+    """A first call after the main thread has ended fails, and prints nothing."""
+    with HTTPStandin(Response()) as collector:
+        ended = end(
+            LATE_SCRIPT + ending,
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        )
+    assert ended == (["FAILED"], 0, "")
+    assert collector.requests == []
+
+
 INTERRUPTED_SCRIPT = """
 from concurrent.futures import ThreadPoolExecutor
 
