@@ -13,8 +13,6 @@ def main() -> int:
             run_mode="one-shot",
             version="18.3.0",
             join_type="github",
-            helper="example-helper",
-            helper_version="1.0.0",
             destinations_other=1,
         )
     )

@@ -23,11 +23,14 @@ from tbot_otel.cli import COMMANDS, _source, main
 
 SECRET = "web01"
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
-COUNT = "a whole number from 0 to 2147483647"
+COUNT = "a whole number that is not negative"
 DISABLED = "OTEL_SDK_DISABLED turns all telemetry off"
+KNOWN_HELPER = "gha:teleport-actions/auth"
+UNKNOWN_VALUE = "the value is not a known one and was replaced with _OTHER"
 NO_CONSENT = "TELEPORT_ANONYMOUS_TELEMETRY is not set"
 SOURCE_OPTIONS = {
     *("--config", "--oneshot", "--daemon", "--join-method", "--tbot-version"),
+    "--allow-helper",
     *(f"--destinations-{kind}" for kind in ("other", "database", "kubernetes", "application")),
 }
 
@@ -144,14 +147,14 @@ def unknown_line(words: str) -> str:
                 f"tbot-otel emit: argument --destinations-{kind}: expected {COUNT}",
             )
             for kind in ("other", "database", "kubernetes", "application")
-            for value in (SECRET, "-1", "1.0", "2147483648", "", "1_0", "\N{FULLWIDTH DIGIT ONE}")
+            for value in (SECRET, "-1", "1.0", "9" * 11, "", "1_0", "\N{FULLWIDTH DIGIT ONE}")
         ),
         *(
             (
                 ("emit", "--tbot-version", value),
                 "tbot-otel emit: argument --tbot-version: expected a value such as 18.3.0",
             )
-            for value in (SECRET, "v18.3.0", "18.3", "", "_OTHER", "192.0.2.1")
+            for value in (SECRET, "11.3.0", "18.3", "", "_OTHER", "192.0.2.1")
         ),
     ],
 )
@@ -308,30 +311,34 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         },
     ),
     ("a timeout", {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}, {}),
-    ("a helper", {HELPER: "gha:x/y"}, {"helper": {"helper": "gha:x/y"}}),
+    ("a helper", {HELPER: KNOWN_HELPER}, {"helper": {"helper": KNOWN_HELPER}}),
     (
         "a helper and its version",
-        {HELPER: "gha:x/y", HELPER_VERSION: "v1"},
-        {"helper": {"helper": "gha:x/y", "helper_version": "v1"}},
+        {HELPER: KNOWN_HELPER, HELPER_VERSION: "2.1.2"},
+        {"helper": {"helper": KNOWN_HELPER, "helper_version": "2.1.2"}},
     ),
     (
-        "a helper that does not fit",
-        {HELPER: f"{SECRET}.example.com", HELPER_VERSION: "v1"},
+        "a helper that can be allowed",
+        {HELPER: SECRET, HELPER_VERSION: "2.1.2"},
         {
+            "helper": {"helper": "_OTHER"},
             "problems": [
-                f"{HELPER}: the value does not fit the pattern, so it is left out",
-                f"{HELPER_VERSION}: it belongs to a helper, and there is none, so it is left out",
-            ]
+                f"{HELPER}: {UNKNOWN_VALUE}; --allow-helper lets it leave",
+                f"{HELPER_VERSION}: it belongs to a helper that is not known",
+            ],
         },
     ),
     (
+        "a helper that cannot be allowed",
+        {HELPER: f"{SECRET}.example.com"},
+        {"helper": {"helper": "_OTHER"}, "problems": [f"{HELPER}: {UNKNOWN_VALUE}"]},
+    ),
+    (
         "a version of a helper that does not fit",
-        {HELPER: "x", HELPER_VERSION: SECRET},
+        {HELPER: KNOWN_HELPER, HELPER_VERSION: SECRET},
         {
-            "helper": {"helper": "x"},
-            "problems": [
-                f"{HELPER_VERSION}: the value does not fit the pattern, so it is left out"
-            ],
+            "helper": {"helper": KNOWN_HELPER},
+            "problems": [f"{HELPER_VERSION}: the value does not fit the pattern"],
         },
     ),
 ]
@@ -454,11 +461,11 @@ CONFIG_FILE_ATTRIBUTES: dict[str, object] = {
         ("--daemon", {"tbot.run_mode": "daemon"}),
         ("--join-method=github", {"tbot.join_type": "github"}),
         ("--join-method=", {"tbot.join_type": ""}),
-        ("--tbot-version=19.0.0-dev.someone", {"tbot.version": "19.0.0-dev"}),
+        ("--tbot-version=19.0.0-dev", {"tbot.version": "19.0.0-dev"}),
         *(
             (f"--destinations-{kind} {count}", {f"tbot.destinations_{kind}": count})
             for kind in ("other", "database", "kubernetes", "application")
-            for count in (0, 7, 2147483647)
+            for count in (0, 7, 999)
         ),
     ],
 )
@@ -473,6 +480,72 @@ def test_options_win(
     printed = capsys.readouterr()
     assert printed.err == ""
     assert record_attributes(printed.out) == CONFIG_FILE_ATTRIBUTES | changes
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "line"),
+    [
+        (
+            "--tbot-version=v19.0.0-dev.someone",
+            {"tbot.version": "19.0.0-dev"},
+            "tbot.version: the text around the version was cut off",
+        ),
+        *(
+            (
+                f"--destinations-{kind}=2125551234",
+                {f"tbot.destinations_{kind}": 999},
+                f"tbot.destinations_{kind}: the count is over 999 and was replaced with 999",
+            )
+            for kind in ("other", "database", "kubernetes", "application")
+        ),
+    ],
+)
+def test_changed_options(
+    words: str, changes: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option's value that policy changes is changed, and a line says so."""
+    assert main(["preview", "--tbot-version=18.3.0", words]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"tbot-otel: {line}\n"
+    given = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0"}
+    assert record_attributes(printed.out) == EMPTY_ATTRIBUTES | given | changes
+
+
+@pytest.mark.parametrize("words", [["--allow-helper", "another"], ["--allow-helper=acme-deploy"]])
+def test_allow_helper(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A helper's name leaves if an option allows it."""
+    monkeypatch.setenv(HELPER, "acme-deploy")
+    assert main(["preview", "--tbot-version=18.3.0", *words]) == 0
+    printed = capsys.readouterr()
+    allowed = words[-1].endswith("acme-deploy")
+    attributes = record_attributes(printed.out)
+    assert attributes["tbot.helper"] == ("acme-deploy" if allowed else "_OTHER")
+    hint = f"tbot-otel: tbot.helper: {UNKNOWN_VALUE}; --allow-helper lets it leave\n"
+    assert printed.err == ("" if allowed else hint)
+
+
+@pytest.mark.parametrize("command", ["emit", "preview", "relay"])
+@pytest.mark.parametrize("name", [f"{SECRET}.example.com", "", "x y"])
+def test_helper_that_cannot_be_allowed(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that cannot be allowed is a usage error."""
+    assert exit_status(command, f"--allow-helper={name}") == 2
+    expected = "expected a name of the form that docs/events.md describes"
+    line = f"tbot-otel {command}: argument --allow-helper: {expected}\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_without_tbot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without tbot on PATH, a line says how to give its version."""
+    monkeypatch.setenv("PATH", "")
+    assert main(["preview"]) == 0
+    printed = capsys.readouterr()
+    line = "tbot-otel: tbot.version: tbot was not found on PATH; --tbot-version gives it\n"
+    assert printed.err == line
+    assert record_attributes(printed.out)["tbot.version"] == "_OTHER"
 
 
 def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:

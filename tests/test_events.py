@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-from support.cases import EMPTY_ATTRIBUTES, FULL_FIELDS
-from tbot_otel import InvalidEventError, StartEvent
-from tbot_otel.registry import START
+from support.cases import EMPTY_ATTRIBUTES, FULL_FIELDS, OTHER
+from tbot_otel import InvalidEventError, Reason, StartEvent
+from tbot_otel.policy import Permitted, decide
 
-INVALID = "web01"
-COUNT = "a whole number from 0 to 2147483647"
-JOIN_TYPES = next(item for item in START.attributes if item.name == "tbot.join_type").expected
 ATTRIBUTES = {f"tbot.{name}": value for name, value in FULL_FIELDS.items()}
 
 
@@ -25,11 +22,6 @@ ATTRIBUTES = {f"tbot.{name}": value for name, value in FULL_FIELDS.items()}
             {"tbot.run_mode": "_OTHER", "tbot.version": "_OTHER", "tbot.join_type": "_OTHER"},
             id="_OTHER",
         ),
-        pytest.param(
-            FULL_FIELDS | {"version": "18.0.0-dev.someone.1+x"},
-            {"tbot.version": "18.0.0-dev"},
-            id="a version that is cut off",
-        ),
     ],
 )
 def test_attributes(given: dict[str, Any], changes: dict[str, object]) -> None:
@@ -39,6 +31,7 @@ def test_attributes(given: dict[str, Any], changes: dict[str, object]) -> None:
     assert list(event.attributes.items()) == list(expected.items())
     fields = {name.removeprefix("tbot."): value for name, value in expected.items()}
     assert {name: getattr(event, name) for name in fields} == fields
+    assert event.left_out == ()
 
 
 def test_defaults() -> None:
@@ -59,53 +52,91 @@ def test_helper_without_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "expected"),
+    ("name", "value", "kept", "reason"),
     [
+        *(("run_mode", value, OTHER, Reason.UNKNOWN_VALUE) for value in ("web01", "", "Daemon")),
         *(
-            ("tbot.run_mode", value, "one of one-shot, daemon")
-            for value in (INVALID, "", "Daemon", None, 1)
+            ("version", value, OTHER, Reason.UNKNOWN_VALUE)
+            for value in ("web01", "", "18.3", "18.3.0\n", "192.0.2.1", "11.0.0")
+        ),
+        ("version", "v18.3.0", "18.3.0", Reason.CUT_OFF),
+        ("version", "18.0.0-dev.someone.1+x", "18.0.0-dev", Reason.CUT_OFF),
+        ("join_type", "a_newer_method", OTHER, Reason.UNKNOWN_VALUE),
+        ("helper_version", "v2.1.2", "2.1.2", Reason.CUT_OFF),
+        *(
+            ("helper_version", value, None, Reason.DOES_NOT_FIT)
+            for value in ("web01", "1.2.3.4", OTHER)
         ),
         *(
-            ("tbot.version", value, "a value such as 18.3.0")
-            for value in (INVALID, "", "v18.3.0", "18.3", "18.3.0\n", "192.0.2.1", None, 18.3)
-        ),
-        *(
-            ("tbot.helper", value, "a value such as gha:teleport-actions/auth")
-            for value in (f"{INVALID}.example.com", "", "x y", "_OTHER", 1, b"x")
-        ),
-        *(
-            ("tbot.helper_version", value, "a value such as v1.2.0")
-            for value in (INVALID, "", "1.2.3.4", "_OTHER", 1.2)
-        ),
-        *(
-            (f"tbot.destinations_{kind}", value, COUNT)
+            (f"destinations_{kind}", 2125551234, 999, Reason.CAPPED)
             for kind in ("other", "database", "kubernetes", "application")
-            for value in (-1, 2**31, 1.0, True, "1", INVALID, "_OTHER", None)
         ),
-        ("tbot.join_type", INVALID, JOIN_TYPES),
-        ("tbot.join_type", None, JOIN_TYPES),
     ],
 )
-def test_invalid_value(name: str, value: object, expected: str) -> None:
-    """The error names the attribute and its allowed values, and does not repeat the value."""
+def test_changed_value(name: str, value: object, kept: object, reason: Reason) -> None:
+    """A value that may not leave is changed as policy changes it, and the event says so."""
+    event = StartEvent(**FULL_FIELDS | {name: value})
+    assert getattr(event, name) == kept
+    assert event.left_out == ((f"tbot.{name}", reason),)
+    decision = decide("tbot.start", event.attributes)
+    assert isinstance(decision, Permitted)
+    assert decision.left_out == []
+
+
+@pytest.mark.parametrize("helper", ["acme-deploy", "terraform", "gha:teleport-actions/auth"])
+def test_helper_that_can_be_allowed(helper: str) -> None:
+    """The name of a helper is kept if the owner of a pipeline could allow it."""
+    event = StartEvent(**FULL_FIELDS | {"helper": helper})
+    assert (event.helper, event.helper_version) == (helper, FULL_FIELDS["helper_version"])
+    assert event.left_out == ()
+
+
+@pytest.mark.parametrize("helper", ["web01.example.com", "x y", "someone@example.com", OTHER])
+def test_helper_that_cannot_be_allowed(helper: str) -> None:
+    """Any other name of a helper becomes _OTHER, and its version is left out."""
+    event = StartEvent(**FULL_FIELDS | {"helper": helper})
+    assert (event.helper, event.helper_version) == (OTHER, None)
+    assert ("tbot.helper_version", Reason.UNKNOWN_HELPER) in event.left_out
+
+
+@pytest.mark.parametrize("helper", ["", None])
+def test_helper_version_without_helper(helper: str | None) -> None:
+    """A helper's version is left out if there is no helper."""
+    event = StartEvent(**FULL_FIELDS | {"helper": helper})
+    assert (event.helper, event.helper_version) == (None, None)
+    assert event.left_out == (("tbot.helper_version", Reason.NO_HELPER),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *((name, value, "str") for name in ("run_mode", "version") for value in (None, 1, b"x")),
+        *(("join_type", value, "str") for value in (None, 1.5, ["github"])),
+        *((name, value, "str") for name in ("helper", "helper_version") for value in (1, b"x")),
+        *(
+            (f"destinations_{kind}", value, "int")
+            for kind in ("other", "database", "kubernetes", "application")
+            for value in (1.0, True, "1", OTHER, None)
+        ),
+    ],
+)
+def test_wrong_type(name: str, value: object, expected: str) -> None:
+    """A value of another type is a TypeError that does not repeat the value."""
+    with pytest.raises(TypeError) as caught:
+        StartEvent(**FULL_FIELDS | {name: value})
+    assert str(caught.value) == f"tbot.{name}: expected {expected}"
+
+
+@pytest.mark.parametrize("kind", ["other", "database", "kubernetes", "application"])
+def test_negative_count(kind: str) -> None:
+    """A negative count is an error, because only a mistake in the program can make it."""
+    name = f"tbot.destinations_{kind}"
+    expected = "a whole number that is not negative"
     with pytest.raises(InvalidEventError) as caught:
-        StartEvent(**FULL_FIELDS | {name.removeprefix("tbot."): value})
+        StartEvent(**FULL_FIELDS | {f"destinations_{kind}": -1})
     assert str(caught.value) == f"{name}: expected {expected}"
     assert (caught.value.attribute, caught.value.expected) == (name, expected)
     assert isinstance(caught.value, ValueError)
-
-
-def test_join_types_in_error() -> None:
-    """The error about a join type lists all of them."""
-    assert JOIN_TYPES.startswith("one of '' (none), azure, azure_devops, ")
-    assert JOIN_TYPES.endswith(", token, tpm")
-
-
-def test_helper_version_without_helper() -> None:
-    """A helper's version needs a helper."""
-    with pytest.raises(InvalidEventError) as caught:
-        StartEvent(run_mode="daemon", version="18.3.0", helper_version="v1.2.0")
-    assert str(caught.value) == "tbot.helper_version: expected a tbot.helper beside it"
 
 
 @pytest.mark.parametrize("missing", ["run_mode", "version"])
@@ -157,6 +188,7 @@ def test_repr() -> None:
 
 def test_copies() -> None:
     """An event can be copied and pickled."""
-    event = StartEvent(run_mode="daemon", version="18.3.0", helper="gha:x/y", destinations_other=2)
+    event = StartEvent(run_mode="x", version="18.3.0", helper="gha:x/y", destinations_other=2)
     for same in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
         assert same == event
+        assert same.left_out == event.left_out == (("tbot.run_mode", Reason.UNKNOWN_VALUE),)

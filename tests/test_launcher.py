@@ -689,6 +689,14 @@ def test_missing_interpreter(name: str, program_folder: Path) -> None:
         (["--log", "--", "echo"], 2, "--log: expected a file"),
         (["--log=", "echo"], 2, "--log: expected a file"),
         (["--logs", "{0}/log", "echo"], 2, "unknown: --logs"),
+        (["--allow-helper", "acme-deploy", "--log={0}/log", "echo", "--log=x"], 0, "--log=x"),
+        *(
+            (words, 2, "--allow-helper: expected a name of the form that docs/events.md describes")
+            for words in (
+                *(["--allow-helper"], ["--allow-helper=", "echo"]),
+                *(["--allow-helper", "--", "echo"], ["--allow-helper=web01.example.com", "echo"]),
+            )
+        ),
         (["--secret=value", "echo"], 2, "unknown: --secret"),
         (["-xsecret", "echo"], 2, "unknown: -x"),
         (["-", "echo"], 2, "unknown: -"),
@@ -712,5 +720,5 @@ def test_help(option: str) -> None:
     """Help names the options and exit statuses, and starts no command."""
     done = run_python("-m", "tbot_otel", "run", option, "echo", "output-of-echo")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: tbot-otel run [--log FILE] [--] COMMAND")
+    assert done.stdout.startswith("usage: tbot-otel run [OPTION ...] [--] COMMAND")
     assert "output-of-echo" not in done.stdout

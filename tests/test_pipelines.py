@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 import requests
-from opentelemetry._logs import LogRecord
+from opentelemetry._logs import LoggerProvider as APILoggerProvider
+from opentelemetry._logs import LogRecord, NoOpLogger, NoOpLoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk._logs import (
     LoggerProvider,
@@ -31,6 +33,7 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 from opentelemetry.sdk.trace import TracerProvider
 
+from support.cases import OTHER
 from support.collectors import Collector
 from support.otlp import expected_resource, received_records
 from support.processes import WAIT_SECONDS, run_python
@@ -39,15 +42,16 @@ from tbot_otel import (
     StartEvent,
     Status,
     TbotLogExporter,
-    TbotResourceDetector,
     record_start,
     session,
 )
+from tbot_otel.resource import NamedResourceDetector
 
 pytestmark = pytest.mark.integration
 
 EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 SECRET = "s3cret"
+HELPER = "acme-deploy"
 # The SDK's constructor has no types.
 make_in_memory_exporter: Callable[[], InMemoryLogRecordExporter] = InMemoryLogRecordExporter
 PROCESSORS = {"simple": SimpleLogRecordProcessor, "batch": BatchLogRecordProcessor}
@@ -57,7 +61,7 @@ PROCESSORS = {"simple": SimpleLogRecordProcessor, "batch": BatchLogRecordProcess
     ("group", "base", "ours"),
     [
         ("opentelemetry_logs_exporter", LogRecordExporter, TbotLogExporter),
-        ("opentelemetry_resource_detector", ResourceDetector, TbotResourceDetector),
+        ("opentelemetry_resource_detector", ResourceDetector, NamedResourceDetector),
     ],
 )
 def test_entry_points(group: str, base: type, ours: type) -> None:
@@ -106,21 +110,20 @@ if find_spec("opentelemetry.configuration"):
                 "headers": [{"name": "x-tenant", "value": "blue"}],
                 "compression": "gzip",
                 "timeout": 10_000,
+                "allowed_helpers": [HELPER],
             },
         ),
     }
 
-# Emits a record of another library, an event by the SDK alone, and one by record_start.
+# Emits a record of another library, and records a start.
 APPLICATION_SCRIPT = f"""
 import json
 from opentelemetry._logs import LogRecord, get_logger_provider
 from tbot_otel import StartEvent, record_start
-event = StartEvent(run_mode="daemon", version="18.3.0")
+event = StartEvent(run_mode="daemon", version="18.3.0", helper="{HELPER}")
 provider = get_logger_provider()
 logger = provider.get_logger("{SECRET}")
 logger.emit(LogRecord(body="{SECRET}"))
-attributes = {{**event.attributes, "{SECRET}": "{SECRET}"}}
-logger.emit(LogRecord(event_name="tbot.start", body="{SECRET}", attributes=attributes))
 session = record_start(event, logger_provider=provider)
 outcome = session.flush(30)
 print(json.dumps([provider.resource.attributes["session.id"], session.id, outcome.status.name]))
@@ -131,7 +134,7 @@ print(json.dumps([provider.resource.attributes["session.id"], session.id, outcom
 def test_configured(name: str, collector: Collector, tmp_path: Path) -> None:
     """A configured pipeline delivers only events, with the anonymous Resource.
 
-    An event by the SDK alone has the session id of the resource detector.
+    The start has the session id of the resource detector.
     """
     configuration = CONFIGURATIONS[name]
     endpoint = collector.endpoint(configuration.protocol)
@@ -169,9 +172,12 @@ def test_configured(name: str, collector: Collector, tmp_path: Path) -> None:
     *others, last = done.stdout.splitlines()
     detected, recorded, status = json.loads(last)
     assert status == "DELIVERED"
-    for session_id in (detected, recorded):
-        assert collector.find(session_id).event_name == "tbot.start"
-        assert SECRET not in collector.find_text(session_id)
+    assert detected == recorded
+    received = collector.find(recorded)
+    assert received.event_name == "tbot.start"
+    allowed = name == "a file with arguments"
+    assert received.attributes["tbot.helper"] == (HELPER if allowed else OTHER)
+    assert SECRET not in collector.find_text(recorded)
     # The other exporter gets the records as they were emitted.
     assert (SECRET in "".join(others)) == (
         "console" in configuration.environ.get("OTEL_LOGS_EXPORTER", "")
@@ -337,6 +343,65 @@ def test_pipeline_without_our_exporter() -> None:
     assert log.log_record.attributes == EVENT.attributes
 
 
+NOBODY = "no processor of the logger_provider takes it"
+# Before SDK 1.45, a logger does not tell whether it has a processor.
+LOGGERS_TELL = hasattr(NoOpLogger, "enabled")
+
+
+class RefusingProcessor(SimpleLogRecordProcessor):
+    """A processor that takes no record."""
+
+    def enabled(self, **_: object) -> bool:
+        """Take none."""
+        return False
+
+
+def refusing_pipeline() -> LoggerProvider:
+    """A pipeline whose only processor takes no record."""
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(RefusingProcessor(make_in_memory_exporter()))
+    return provider
+
+
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize(
+    "make_provider",
+    [
+        NoOpLoggerProvider,
+        # The global one, which is not set here.
+        get_logger_provider,
+        *((partial(LoggerProvider, shutdown_on_exit=False), refusing_pipeline) * LOGGERS_TELL),
+    ],
+    ids=["no-op", "not set", *("no processor", "refuses") * LOGGERS_TELL],
+)
+def test_pipeline_that_takes_nothing(make_provider: Callable[[], APILoggerProvider]) -> None:
+    """A start that no processor takes has failed."""
+    outcome = record_start(EVENT, logger_provider=make_provider()).flush(WAIT_SECONDS)
+    assert (outcome.status, outcome.reason) == (Status.FAILED, NOBODY)
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_consent_withdrawn_before_emission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When consent is withdrawn before the background thread emits, the record is not emitted."""
+    emitted, released = threading.Event(), threading.Event()
+
+    def block() -> None:
+        emitted.set()
+        assert released.wait(WAIT_SECONDS)
+
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(HookProcessor(block))
+    first = record_start(EVENT, logger_provider=provider)
+    assert emitted.wait(WAIT_SECONDS)
+    emitted.clear()
+    second = record_start(EVENT, logger_provider=provider)
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    released.set()
+    assert second.flush(WAIT_SECONDS).status is Status.REFUSED
+    assert first.flush(WAIT_SECONDS).status is Status.HANDED_OVER
+    assert not emitted.is_set()
+
+
 @pytest.mark.usefixtures("opted_in")
 def test_blocked_pipeline() -> None:
     """A pipeline that blocks does not block the caller."""
@@ -414,7 +479,8 @@ def test_no_export_loop(provider: LoggerProvider, standin: HTTPStandin) -> None:
 
 FORK_SCRIPT = f"""
 import os, signal, sys
-from opentelemetry._logs import LogRecord
+from opentelemetry._logs import LoggerProvider as APILoggerProvider
+from opentelemetry._logs import LogRecord, NoOpLogger, NoOpLoggerProvider, get_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider, export
 from tbot_otel import StartEvent, TbotLogExporter, record_start
 

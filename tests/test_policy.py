@@ -1,6 +1,5 @@
 """The policy: each of its callers must decide as the table of cases says."""
 
-import argparse
 import json
 import shlex
 from collections import Counter
@@ -19,14 +18,17 @@ from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from support.cases import CASES, FULL_ATTRIBUTES, Case, Refusal, restrict_case
+from support.cases import CASES, FULL_ATTRIBUTES, OTHER, Case, Refusal, restrict_case
 from support.fuzzing import examples
 from support.otlp import attribute_values
 from support.processes import install_tbot_script
 from support.standins import HTTPStandin, Response
 from tbot_otel.cli import _source, main
-from tbot_otel.exporter import TbotLogExporter, anonymize
-from tbot_otel.policy import Permitted, Reason, Refused, decide
+from tbot_otel.cli._parser import Parser
+from tbot_otel.exporter import TbotLogExporter
+from tbot_otel.policy import Permitted, Reason, Refused, decide, is_allowable_helper
+from tbot_otel.processor import OptInLogRecordProcessor
+from tbot_otel.record import anonymize
 from tbot_otel.registry import EVENTS, START
 
 PERMITTED = [case for case in CASES if not isinstance(case.expected, Refusal)]
@@ -104,8 +106,8 @@ def test_anonymize(case: Case) -> None:
         assert record is None
     else:
         assert record is not None
-        assert record.log_record.event_name == "tbot.start"
-        assert record.log_record.attributes == case.expected
+        assert record.event_name == "tbot.start"
+        assert record.attributes == case.expected
 
 
 @pytest.mark.usefixtures("opted_in")
@@ -129,6 +131,63 @@ def test_exporter(case: Case) -> None:
         assert exporter.left_out == Counter(reason for _, reason in case.left_out)
 
 
+@pytest.mark.usefixtures("opted_in")
+@each_case
+def test_processor(case: Case) -> None:
+    """The processor passes on the record that the table permits and counts the reasons."""
+    memory = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+    processor = OptInLogRecordProcessor(SimpleLogRecordProcessor(memory))
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(processor)
+    provider.get_logger("a library").emit(log_record(case))
+    passed = [
+        (record.log_record.event_name, record.log_record.attributes)
+        for record in memory.get_finished_logs()
+    ]
+    if isinstance(case.expected, Refusal):
+        assert passed == []
+        assert processor.left_out == {case.expected.reason: 1}
+    else:
+        assert passed == [("tbot.start", case.expected)]
+        assert processor.left_out == Counter(reason for _, reason in case.left_out)
+
+
+ALLOWABLE_HELPERS = ["acme-deploy", "gitlab-ci:org/group/step_2", "a", "k8s:x", "w" * 64]
+OTHER_HELPERS = [
+    *("", "w" * 65, "web01.example.com", "192.0.2.1", "x y", "x\n", "someone@example.com"),
+    *("0b7f1f2e5d0c4c398a543f1d9e6b7a20", "account-123456789012", "00:1b:44:11:3a:b7"),
+]
+
+
+@pytest.mark.parametrize("helper", ALLOWABLE_HELPERS)
+def test_allowed_helper(helper: str) -> None:
+    """A helper that the owner of the pipeline allows leaves, with its version."""
+    assert is_allowable_helper(helper)
+    given = FULL_ATTRIBUTES | {"tbot.helper": helper}
+    decision = decide("tbot.start", given, ["another", helper])
+    assert isinstance(decision, Permitted)
+    assert (decision.attributes, decision.left_out) == (given, [])
+
+
+@pytest.mark.parametrize("helper", OTHER_HELPERS)
+def test_helper_that_cannot_be_allowed(helper: str) -> None:
+    """Nothing else leaves, even if the owner of the pipeline allows it."""
+    assert not is_allowable_helper(helper)
+    decision = decide("tbot.start", FULL_ATTRIBUTES | {"tbot.helper": helper}, [helper])
+    assert isinstance(decision, Permitted)
+    assert decision.attributes.get("tbot.helper") == (OTHER if helper else None)
+    assert "tbot.helper_version" not in decision.attributes
+
+
+def test_allowing_helpers_changes_nothing_else() -> None:
+    """Only the name of a helper can be allowed."""
+    given = FULL_ATTRIBUTES | {"tbot.run_mode": "x", "tbot.join_type": "x", "tbot.version": "x"}
+    assert decide("tbot.start", given, ["x"]).attributes == {  # type: ignore[union-attr]
+        **FULL_ATTRIBUTES,
+        **dict.fromkeys(("tbot.run_mode", "tbot.join_type", "tbot.version"), OTHER),
+    }
+
+
 class CommandInputs(NamedTuple):
     """The inputs that give a case to a command: options, tbot.yaml, tbot, and variables."""
 
@@ -141,7 +200,7 @@ class CommandInputs(NamedTuple):
 
 def options_by_attribute() -> dict[str, str]:
     """Return the option of emit and preview for each attribute that has one."""
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     _source.configure(parser)
     return {
         action.dest: action.option_strings[0]
@@ -188,6 +247,17 @@ COMMAND_CASES = [
 ]
 
 
+def expected_lines(case: Case, inputs: CommandInputs) -> Iterator[str]:
+    """Yield a line for each value that policy changed or left out."""
+    for name, reason in case.left_out:
+        if name == "tbot.version" and not inputs.version:
+            yield "tbot.version: `tbot version` printed no version; --tbot-version gives it"
+        elif name == "tbot.helper" and is_allowable_helper(inputs.helper):
+            yield f"{name}: {reason.value}; --allow-helper lets it leave"
+        else:
+            yield f"{name}: {reason.value}"
+
+
 def without_session_and_times(request: dict[str, Any]) -> dict[str, Any]:
     """Return a request without its session and its times, which are new at every run."""
     (logs,) = request["resourceLogs"]
@@ -196,7 +266,7 @@ def without_session_and_times(request: dict[str, Any]) -> dict[str, Any]:
     resource["attributes"] = [
         item for item in resource["attributes"] if item["key"] != "session.id"
     ]
-    assert int(record.pop("timeUnixNano")) <= int(record.pop("observedTimeUnixNano"))
+    assert record.pop("timeUnixNano") == record.pop("observedTimeUnixNano")
     return request
 
 
@@ -238,7 +308,7 @@ def test_commands(
     (record,) = previewed["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     assert record["eventName"] == "tbot.start"
     assert attribute_values(record["attributes"]) == case.expected
-    left_out = [f"tbot-otel: {name}: {reason.value}" for name, reason in case.left_out]
+    left_out = [f"tbot-otel: {line}" for line in expected_lines(case, inputs)]
     assert printed.err.splitlines() == left_out
 
     assert main(["emit", *words]) == 0

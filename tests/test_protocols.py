@@ -24,6 +24,7 @@ from support.standins import GRPCStandin, HTTPStandin, Response, accepting_stand
 from support.starts import MINIMAL_EVENT, RECORD_START_SCRIPT, record_start_in_process
 from tbot_otel import Outcome, StartEvent, Status, TbotLogExporter, record_start
 from tbot_otel.otlp.environment import EXPORTER_MODULES
+from tbot_otel.registry import SCHEMA_URL
 
 pytestmark = pytest.mark.integration
 
@@ -32,11 +33,11 @@ FULL_EVENT: dict[str, Any] = {
     "version": "17.0.0-rc.1",
     "join_type": "github",
     "helper": "gha:teleport-actions/auth",
-    "helper_version": "v1.2.0",
+    "helper_version": "2.1.2",
     "destinations_other": 1,
     "destinations_database": 2,
     "destinations_kubernetes": 3,
-    "destinations_application": 2**31 - 1,
+    "destinations_application": 999,
 }
 # Attributes that must not get into the Resource.
 IDENTIFYING_VARIABLES = {
@@ -93,17 +94,18 @@ def test_official_collector(protocol: str, event: str, official: Official) -> No
     assert (sent.status, sent.stderr) == ("DELIVERED", "")
     received = official.find_json(sent.id)
     (record,) = received["scopeLogs"][0]["logRecords"]
-    observed = int(record["observedTimeUnixNano"])
-    assert before <= sent.started <= observed <= time.time_ns()
+    assert before - 60 * 10**9 < sent.started <= time.time_ns()
     assert received == {
         "resource": {"attributes": received["resource"]["attributes"]},
+        "schemaUrl": SCHEMA_URL,
         "scopeLogs": [
             {
                 "scope": {"name": "tbot_otel", "version": version("tbot-otel")},
+                "schemaUrl": SCHEMA_URL,
                 "logRecords": [
                     {
                         "timeUnixNano": str(sent.started),
-                        "observedTimeUnixNano": str(observed),
+                        "observedTimeUnixNano": str(sent.started),
                         "severityNumber": 9,
                         "severityText": "INFO",
                         "eventName": "tbot.start",
@@ -326,6 +328,7 @@ import json, sys
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from tbot_otel import StartEvent, TbotLogExporter, record_start
+from tbot_otel.registry import SCHEMA_URL
 provider = LoggerProvider()
 exporter = TbotLogExporter(**json.loads(sys.argv[1]))
 provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))

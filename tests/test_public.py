@@ -18,6 +18,7 @@ PUBLIC_NAMES = [
     "Consent",
     "ExporterConfigurationError",
     "InvalidEventError",
+    "OptInLogRecordProcessor",
     "OptInSampler",
     "Outcome",
     "Reason",
@@ -91,7 +92,7 @@ def test_typed() -> None:
     [
         ("console_scripts", "tbot-otel", "tbot_otel.cli:main"),
         ("opentelemetry_logs_exporter", "tbot", "tbot_otel.exporter:TbotLogExporter"),
-        ("opentelemetry_resource_detector", "tbot", "tbot_otel.resource:TbotResourceDetector"),
+        ("opentelemetry_resource_detector", "tbot", "tbot_otel.resource:NamedResourceDetector"),
     ],
 )
 def test_entry_points(group: str, name: str, value: str) -> None:

@@ -1,6 +1,5 @@
 """The registry, everything that must agree with it, and the page and the schema made from it."""
 
-import argparse
 import inspect
 import json
 import re
@@ -19,6 +18,7 @@ from support.messages import FIELD_NUMBERS, NOW, RUN_MODES, encode_request, fiel
 from support.otlp import attribute_values
 from tbot_otel import StartEvent
 from tbot_otel.cli import _source, main
+from tbot_otel.cli._parser import Parser
 from tbot_otel.cli.events import markdown, schema
 from tbot_otel.connect import Request, parse_report
 from tbot_otel.connect.tbot_pb import TbotStartEvent
@@ -153,7 +153,7 @@ def missing_in_report(attribute: Attribute) -> Iterator[str]:
 
 def missing_in_commands(attribute: Attribute) -> Iterator[str]:
     """Yield what emit and preview lack."""
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     _source.configure(parser)
     options = {action.dest for action in parser._actions}
     if attribute.name not in {*options, *_source.helper_attributes()}:
@@ -226,13 +226,26 @@ def test_description(attribute: Attribute) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", attribute.since)
     if attribute.type == "int":
         assert (attribute.values, attribute.pattern) == ((), "")
-        assert attribute.expected == "a whole number from 0 to 2147483647"
+        assert attribute.expected == "a whole number that is not negative"
     elif attribute.values:
-        assert attribute.pattern == attribute.tail == attribute.example == ""
+        assert attribute.head == attribute.tail == ""
         assert len({*attribute.values}) == len(attribute.values)
     else:
-        assert attribute.admit(attribute.example) == attribute.example
-        assert attribute.expected == f"a value such as {attribute.example}"
+        assert attribute.expected == f"a value such as {attribute.examples[0]}"
+
+
+@each_attribute
+def test_examples(attribute: Attribute) -> None:
+    """The page has three values that leave unchanged, if there are so many, and three that do not.
+
+    It says in words which values leave.
+    """
+    assert len(attribute.examples) >= (len(attribute.values) or 3)
+    assert len({*attribute.counterexamples}) == 3
+    assert [attribute.admit(value) for value in attribute.examples] == [*attribute.examples]
+    for value in attribute.counterexamples:
+        assert attribute.admit(value) != value
+    assert bool(attribute.allowed) is bool(attribute.pattern or attribute.type == "int")
 
 
 def test_derived_records() -> None:
@@ -255,17 +268,17 @@ def test_events_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 @each_attribute
 def test_page(attribute: Attribute) -> None:
-    """The page has a line for each attribute, with its meaning and its values."""
-    (line,) = [
-        line for line in markdown().splitlines() if line.startswith(f"| `{attribute.name}` |")
+    """The page has a section for each attribute: words and examples first, an expression last."""
+    (section,) = [
+        part for part in markdown().split("\n### ") if part.startswith(f"`{attribute.name}`\n")
     ]
-    assert attribute.brief in line
-    assert ("Optional." in line) is attribute.optional
+    assert attribute.brief in section
+    assert ("A record can lack it." in section) is attribute.optional
     for value in filter(None, attribute.values):
-        assert f"`{value}`" in line
-    # Other bars are escaped; one that is not would end the cell.
-    assert len(re.findall(r"(?<!\\)\|", line)) == 6
-    assert attribute.pattern in line.replace("\\|", "|")
+        assert f"`{value}`" in section
+    assert section.count("| yes |") == min(3, len(attribute.examples))
+    assert section.count("| no") == 3
+    assert f"`{attribute.pattern}`" in section.rpartition("| no")[2] or not attribute.pattern
 
 
 @pytest.mark.parametrize(
@@ -327,7 +340,7 @@ def test_preview_matches_schema(
         {"event_name": "tbot.stop"},
         {"attributes": FULL_ATTRIBUTES | {"host.name": INVALID}},
         {"attributes": FULL_ATTRIBUTES | {"tbot.destinations_other": True}},
-        {"attributes": FULL_ATTRIBUTES | {"tbot.destinations_other": 2**31}},
+        {"attributes": FULL_ATTRIBUTES | {"tbot.destinations_other": 1000}},
         {"attributes": {}},
         {"resource": RESOURCE_VALUES | {"host.name": INVALID}},
         {"resource": RESOURCE_VALUES | {"session.id": INVALID}},
@@ -367,12 +380,16 @@ def test_schema_agrees(attribute: Attribute, data: st.DataObject) -> None:
     ]
     if attribute.pattern:
         # JSON Schema's expressions are ECMAScript's, where $ does not match before a line break.
-        value_schema["pattern"] = value_schema["pattern"].replace("$", r"\Z")
+        value_schema = json.loads(json.dumps(value_schema).replace(")$", r")\\Z"))
         values += [
-            st.from_regex(LOOKAHEAD.sub("", str(value_schema["pattern"]))),
-            st.from_regex(LOOKAHEAD.sub("", f"^(?:{attribute.pattern}){attribute.tail}")),
+            st.from_regex(LOOKAHEAD.sub("", rf"^(?:{attribute.pattern})\Z")),
+            st.from_regex(
+                LOOKAHEAD.sub("", f"^{attribute.head}(?:{attribute.pattern}){attribute.tail}")
+            ),
         ]
     value = data.draw(st.one_of(values))
-    admitted = attribute.admit(value)
+    # A helper's name that can be allowed is valid.
+    allowed = [value] if isinstance(value, str) else []
+    admitted = attribute.admit(value, allowed)
     unchanged = admitted is not None and admitted == value
     assert Draft202012Validator(value_schema).is_valid(value) is unchanged

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,16 +22,18 @@ pytestmark = pytest.mark.integration
 OPT_IN = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
 
 
-def run_agent(*words: str) -> list[str]:
+def run_agent(*words: str, options: Sequence[str] = ()) -> list[str]:
     """The arguments of ``python`` that run the agent under `tbot-otel run`."""
-    return ["-m", "tbot_otel", "run", "--", sys.executable, AGENT_PATH, *words]
+    return ["-m", "tbot_otel", "run", *options, "--", sys.executable, AGENT_PATH, *words]
 
 
-def test_helper(collector: Collector) -> None:
-    """The helper's name arrives; policy leaves an invalid version out."""
+@pytest.mark.parametrize("allowed", [False, True])
+def test_helper(collector: Collector, *, allowed: bool) -> None:
+    """A helper's name arrives only if it is allowed; policy leaves an invalid version out."""
+    options = ["--allow-helper", "another", "--allow-helper=gha:example/setup"] if allowed else []
     printed = json.loads(
         run_python(
-            *run_agent(),
+            *run_agent(options=options),
             TELEPORT_ANONYMOUS_TELEMETRY="1",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint("http/protobuf"),
             _TBOT_TELEMETRY_HELPER="gha:example/setup",
@@ -38,7 +41,7 @@ def test_helper(collector: Collector) -> None:
         ).stdout
     )
     received = collector.find(printed["session"]).attributes
-    assert received["tbot.helper"] == "gha:example/setup"
+    assert received["tbot.helper"] == ("gha:example/setup" if allowed else "_OTHER")
     assert "tbot.helper_version" not in received
 
 

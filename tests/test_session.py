@@ -3,12 +3,13 @@
 import threading
 import time
 import uuid
+from collections import Counter
 
 import pytest
 
 from support.processes import WAIT_SECONDS, run_python
 from tbot_otel import Outcome, Session, Status
-from tbot_otel.session import current
+from tbot_otel.session import blur_time, current
 
 
 def test_ids() -> None:
@@ -28,11 +29,36 @@ def test_ids_are_random() -> None:
     assert constant == [62, 63, 76, 77, 78, 79]
 
 
+MINUTE = 60 * 10**9
+
+
 def test_started() -> None:
-    """A session starts when it is created."""
+    """A session has the time when it was created, less a part of a minute."""
     before = time.time_ns()
     session = Session()
-    assert before <= session.started <= time.time_ns()
+    assert before - MINUTE < session.started <= time.time_ns()
+
+
+def test_blurred_time_is_uniform() -> None:
+    """The part is uniform over a minute, and new each time."""
+    now = time.time_ns()
+    parts = [now - blur_time(now) for _ in range(3000)]
+    assert len({*parts}) == len(parts)
+    assert min(parts) >= 0
+    assert max(parts) < MINUTE
+    # The chance of a count this far from 300 is below one in a billion.
+    counts = Counter(part * 10 // MINUTE for part in parts)
+    assert all(200 < counts[tenth] < 400 for tenth in range(10))
+    # All nanoseconds occur, not only whole seconds.
+    assert len({part % 10**9 for part in parts}) > 2900
+
+
+@pytest.mark.parametrize("now", [0, 1, 10**9, 59 * 10**9, -(10**9)])
+def test_blurred_time_near_1970(now: int) -> None:
+    """A clock near 1970 gives a valid time that is not exact."""
+    times = {blur_time(now) for _ in range(100)}
+    assert min(times) >= 1
+    assert max(times) <= max(1, now)
 
 
 def test_current() -> None:

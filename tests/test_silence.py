@@ -210,7 +210,7 @@ def test_import_of_package(package: str) -> None:
 
 
 # Modules that import OpenTelemetry or PyYAML, but no OTLP exporter.
-LIBRARY_MODULES = ["bot_config", "exporter", "record", "resource"]
+LIBRARY_MODULES = ["bot_config", "exporter", "gate", "processor", "record", "resource"]
 # Modules that a process imports only with consent, or for a report of another process.
 SENDING_MODULES = [
     *("connect", "connect.tbot_pb", "otlp.encoding", "otlp.grpc", "otlp.http"),

@@ -15,6 +15,7 @@ _LAZY_EXPORTS = {
     "StartEvent": "events",
     "Reason": "policy",
     "TbotLogExporter": "exporter",
+    "OptInLogRecordProcessor": "processor",
     "TbotResourceDetector": "resource",
     "Outcome": "session",
     "Session": "session",
@@ -27,6 +28,7 @@ __all__ = [
     "Consent",
     "ExporterConfigurationError",
     "InvalidEventError",
+    "OptInLogRecordProcessor",
     "OptInSampler",
     "Outcome",
     "Reason",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from tbot_otel.events import StartEvent
     from tbot_otel.exporter import TbotLogExporter
     from tbot_otel.policy import Reason
+    from tbot_otel.processor import OptInLogRecordProcessor
     from tbot_otel.resource import TbotResourceDetector
     from tbot_otel.session import Outcome, Session, Status
     from tbot_otel.start import record_start

@@ -19,7 +19,7 @@ _FALSE_VALUES = ("0", "f", "F", "FALSE", "false", "False")
 
 
 class Consent:
-    """A decision about consent, and the reason for it.
+    """A decision about consent, and the reason for it. It is true only if consent is granted.
 
     Attributes:
         granted: Whether a record may leave.
@@ -34,12 +34,18 @@ class Consent:
         self.variable: str = variable
         self.reason: str = reason
 
+    def __bool__(self) -> bool:
+        return self.granted
+
     def __repr__(self) -> str:
         return f"Consent({self.granted}, {self.variable!r}, {self.reason!r})"
 
 
 class OptInSampler:
     """Samples every record with consent, and no record without it.
+
+    It is our own class, because OpenTelemetry has samplers for traces alone. In a pipeline,
+    `OptInLogRecordProcessor` and `TbotLogExporter` ask it for each record.
 
     Args:
         environ: The variables to read; `os.environ` by default.

@@ -1,20 +1,25 @@
 """The events that a program can record."""
 
 from tbot_otel.errors import InvalidEventError
-from tbot_otel.registry import OTHER, START
+from tbot_otel.policy import Reason, Refused, decide
+from tbot_otel.registry import START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
 
+    from tbot_otel.registry import Attribute
+
 _ATTRIBUTES = {attribute.name: attribute for attribute in START.attributes}
 
 
 class StartEvent:
-    """A start of tbot. It is validated when it is created, and immutable.
+    """A start of tbot, as policy permits it. It is immutable.
 
-    The part of a version that may not leave is cut off here.
+    A value that may not leave is changed here, as everywhere: an unknown one becomes ``_OTHER``,
+    the text around a version is cut off, a large count is capped. The name of a helper that is not
+    known is kept if the owner of a pipeline could allow it; the pipeline decides.
 
     Args:
         run_mode: ``one-shot`` or ``daemon``.
@@ -27,9 +32,12 @@ class StartEvent:
         destinations_kubernetes: Configured Kubernetes destinations.
         destinations_application: Configured application destinations.
 
+    Attributes:
+        left_out: What was changed or left out: the attribute, and the reason.
+
     Raises:
-        InvalidEventError: The registry does not allow a value (it allows ``_OTHER`` for an
-            attribute that is not optional), or a helper's version has no helper.
+        TypeError: An argument is missing or has the wrong type.
+        InvalidEventError: A count is negative.
     """
 
     __slots__ = (
@@ -40,6 +48,7 @@ class StartEvent:
         "helper",
         "helper_version",
         "join_type",
+        "left_out",
         "run_mode",
         "version",
     )
@@ -53,6 +62,7 @@ class StartEvent:
     destinations_database: int
     destinations_kubernetes: int
     destinations_application: int
+    left_out: tuple[tuple[str, Reason], ...]
 
     def __init__(
         self,
@@ -79,15 +89,16 @@ class StartEvent:
             "destinations_application": destinations_application,
         }
         for field, value in values.items():
-            attribute = _ATTRIBUTES[f"tbot.{field}"]
-            admitted = None
-            if value is not None or not attribute.optional:
-                admitted = attribute.admit(value)
-                if admitted is None or (admitted == OTHER and value != OTHER):
-                    raise InvalidEventError(attribute.name, attribute.expected)
-            object.__setattr__(self, field, admitted)
-        if helper_version is not None and helper is None:
-            raise InvalidEventError("tbot.helper_version", "a tbot.helper beside it")
+            _check_type(_ATTRIBUTES[f"tbot.{field}"], value)
+        given = {f"tbot.{field}": value for field, value in values.items()}
+        decision = decide(START.name, given, allowed_helpers=(helper,) if helper else ())
+        if isinstance(decision, Refused):
+            name = str(decision.attribute)
+            raise InvalidEventError(name, _ATTRIBUTES[name].expected)
+        for field in values:
+            object.__setattr__(self, field, decision.attributes.get(f"tbot.{field}"))
+        left_out = tuple((name, reason) for name, reason in decision.left_out if name in given)
+        object.__setattr__(self, "left_out", left_out)
 
     @classmethod
     def from_attributes(cls, attributes: "Mapping[str, str | int]") -> "StartEvent":
@@ -95,7 +106,7 @@ class StartEvent:
         fields: dict[str, Any] = {
             name.removeprefix("tbot."): value for name, value in attributes.items()
         }
-        return cls(**{field: value for field, value in fields.items() if field in cls.__slots__})
+        return cls(**{field: value for field, value in fields.items() if field in _FIELDS})
 
     @property
     def attributes(self) -> dict[str, str | int]:
@@ -117,15 +128,25 @@ class StartEvent:
     def __hash__(self) -> int:
         return hash(tuple(self.attributes.items()))
 
-    def __reduce__(self) -> "tuple[Any, ...]":
-        # Copies and pickles call the constructor, because __setattr__ raises.
-        from functools import partial
-
-        return partial(StartEvent, **{field: getattr(self, field) for field in self.__slots__}), ()
+    def __setstate__(self, state: "tuple[None, dict[str, Any]]") -> None:
+        # For copies and pickles, because __setattr__ raises.
+        for name, value in state[1].items():
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        names = (attribute.name.removeprefix("tbot.") for attribute in START.attributes)
-        fields = ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in names if name in self.__slots__
-        )
+        fields = ", ".join(f"{field}={getattr(self, field)!r}" for field in _FIELDS)
         return f"StartEvent({fields})"
+
+
+_FIELDS = [
+    field
+    for attribute in START.attributes
+    if (field := attribute.name.removeprefix("tbot.")) in StartEvent.__slots__
+]
+
+
+def _check_type(attribute: "Attribute", value: object) -> None:
+    expected = int if attribute.type == "int" else str
+    # In Python, a bool is an int.
+    if type(value) is not expected and not (value is None and attribute.optional):
+        raise TypeError(f"{attribute.name}: expected {expected.__name__}")

@@ -2,69 +2,28 @@
 
 import logging
 import os
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
-from tbot_otel import session
 from tbot_otel.consent import OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.forking import importing
+from tbot_otel.gate import Gate, settle
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.responses import ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe
-from tbot_otel.policy import Permitted, Refused, decide
-from tbot_otel.record import EventLogRecord, to_readable
-from tbot_otel.session import Outcome, Session, Status
+from tbot_otel.record import to_readable
+from tbot_otel.session import Outcome, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import Counter
+
     from tbot_otel.policy import Reason
 
 _logger = logging.getLogger("tbot_otel")
-
-
-def anonymize(record: ReadableLogRecord) -> tuple[ReadableLogRecord | None, Permitted | Refused]:
-    """Copy the part of a record that policy permits into a new one, with the anonymous Resource.
-
-    Args:
-        record: Any log record. It keeps its session if this process created that; otherwise it
-            gets this process's session.
-
-    Returns:
-        The new record, or None if it may not leave; and the policy's decision.
-    """
-    source = record.log_record
-    decision = decide(source.event_name, source.attributes)
-    if isinstance(decision, Refused):
-        return None, decision
-    observed = _valid_nanoseconds(source.observed_timestamp)
-    copy = EventLogRecord(
-        decision.event_name,
-        decision.attributes,
-        _session_of(record) or session.current(),
-        timestamp=_valid_nanoseconds(source.timestamp) or observed or time.time_ns(),
-        observed_timestamp=observed,
-    )
-    return to_readable(copy), decision
-
-
-def _session_of(record: ReadableLogRecord) -> Session | None:
-    own = getattr(record.log_record, "session", None)
-    return own if isinstance(own, Session) and own.belongs_to_this_process() else None
-
-
-def _settle(record: ReadableLogRecord, outcome: Outcome) -> None:
-    if own := _session_of(record):
-        own.settle(outcome)
-
-
-def _valid_nanoseconds(value: object) -> int | None:
-    # A time that does not fit in 64 bits would fail the whole batch.
-    return value if isinstance(value, int) and 0 < value < 2**63 else None
 
 
 class TbotLogExporter(LogRecordExporter):
@@ -84,6 +43,8 @@ class TbotLogExporter(LogRecordExporter):
         compression: ``none``, ``gzip`` or ``deflate``.
         timeout: The timeout of an export, in milliseconds.
         tls: A mapping with ``ca_file``, ``key_file`` and ``cert_file``, and over gRPC ``insecure``.
+        allowed_helpers: The names of helpers that may leave besides the known ones. docs/events.md
+            says which names can be allowed. A name that cannot is logged and ignored.
         unknown: Any other argument is logged and ignored.
 
     An argument that is absent is read from the standard ``OTEL_EXPORTER_OTLP_*`` variables. If an
@@ -104,9 +65,11 @@ class TbotLogExporter(LogRecordExporter):
         compression: str | None = None,
         timeout: float | None = None,
         tls: Mapping[str, object] | None = None,
+        allowed_helpers: Collection[str] = (),
         **unknown: object,
     ) -> None:
-        self.left_out: Counter[Reason] = Counter()
+        self._gate = Gate(allowed_helpers)
+        self.left_out: Counter[Reason] = self._gate.left_out
         self._given_exporter = exporter
         self._arguments = Arguments()
         self._problem: str | None = None
@@ -148,19 +111,8 @@ class TbotLogExporter(LogRecordExporter):
             FAILURE if a record that may leave was not delivered, else SUCCESS.
         """
         consent = OptInSampler().should_sample()
-        permitted: list[ReadableLogRecord] = []
-        for record in batch:
-            if not consent.granted:
-                _settle(record, Outcome(Status.REFUSED, consent.reason))
-                continue
-            copy, decision = anonymize(record)
-            if isinstance(decision, Refused):
-                self.left_out[decision.reason] += 1
-                _settle(record, Outcome(Status.REFUSED, decision.reason.value))
-            elif copy is not None:
-                for _, reason in decision.left_out:
-                    self.left_out[reason] += 1
-                permitted.append(copy)
+        copies = [self._gate.copy(record, consent) for record in batch]
+        permitted = [to_readable(copy) for copy in copies if copy is not None]
         if not permitted:
             return LogRecordExportResult.SUCCESS
         problem = self._send(permitted)
@@ -169,7 +121,7 @@ class TbotLogExporter(LogRecordExporter):
         else:
             outcome = Outcome(Status.FAILED, problem)
         for record in permitted:
-            _settle(record, outcome)
+            settle(record, outcome)
         return LogRecordExportResult.SUCCESS if problem is None else LogRecordExportResult.FAILURE
 
     def _send(self, batch: Sequence[ReadableLogRecord]) -> str | None:

@@ -2,12 +2,16 @@
 
 from enum import Enum
 
-from tbot_otel.registry import EVENTS, OTHER
+from tbot_otel.registry import EVENTS, MAX_COUNT, OTHER, START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+EXPECTED_HELPER = "expected a name of the form that docs/events.md describes"
+"""What a helper's name must be, so that it can be allowed."""
+
+_HELPER = next(attribute for attribute in START.attributes if attribute.name == "tbot.helper")
 _MISSING = object()
 
 
@@ -15,12 +19,14 @@ class Reason(Enum):
     """Why a value or a record did not leave as it came."""
 
     NOT_OURS = "the event is not in the registry"
-    NOT_A_COUNT = "the value is not a whole number from 0 to 2147483647"
+    NOT_A_COUNT = "the value is not a whole number, or is negative"
     UNKNOWN_ATTRIBUTE = "the attribute is not in the registry"
     UNKNOWN_VALUE = "the value is not a known one and was replaced with _OTHER"
-    CUT_OFF = "the text after the version was cut off"
+    CUT_OFF = "the text around the version was cut off"
+    CAPPED = f"the count is over {MAX_COUNT} and was replaced with {MAX_COUNT}"
     DOES_NOT_FIT = "the value does not fit the pattern"
     NO_HELPER = "it belongs to a helper, and there is none"
+    UNKNOWN_HELPER = "it belongs to a helper that is not known"
 
 
 class Permitted:
@@ -61,7 +67,11 @@ class Refused:
         self.attribute: str | None = attribute
 
 
-def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Permitted | Refused:
+def decide(
+    event_name: object,
+    attributes: "Mapping[str, object] | None",
+    allowed_helpers: "Collection[str]" = (),
+) -> Permitted | Refused:
     """Decide which part of a record may leave.
 
     As in tbot's own report, a missing attribute is an empty string or 0, and an empty helper is no
@@ -70,6 +80,8 @@ def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Per
     Args:
         event_name: The name of the event.
         attributes: The attributes of the record.
+        allowed_helpers: The helpers that may leave besides the known ones, if their names match
+            the registry's pattern.
 
     Returns:
         A new record, or the reason for refusing it. Deciding on a permitted record again permits
@@ -92,18 +104,29 @@ def decide(event_name: object, attributes: "Mapping[str, object] | None") -> Per
             known += 1
         if attribute.optional and value in (None, ""):
             continue
-        if name == "tbot.helper_version" and "tbot.helper" not in permitted:
-            left_out.append((name, Reason.NO_HELPER))
+        if name == "tbot.helper_version" and permitted.get("tbot.helper", OTHER) == OTHER:
+            unknown = "tbot.helper" in permitted
+            left_out.append((name, Reason.UNKNOWN_HELPER if unknown else Reason.NO_HELPER))
             continue
-        admitted = attribute.admit(value)
+        admitted = attribute.admit(value, allowed_helpers if name == "tbot.helper" else ())
         if admitted is None:
             if not attribute.optional:
                 return Refused(Reason.NOT_A_COUNT, name)
             left_out.append((name, Reason.DOES_NOT_FIT))
             continue
         if admitted != value:
-            reason = Reason.UNKNOWN_VALUE if admitted == OTHER else Reason.CUT_OFF
-            left_out.append((name, reason))
+            left_out.append((name, _reason_for(admitted)))
         permitted[name] = admitted
     left_out.extend([(None, Reason.UNKNOWN_ATTRIBUTE)] * (len(given) - known))
     return Permitted(event.name, permitted, left_out)
+
+
+def is_allowable_helper(name: object) -> bool:
+    """Return whether a helper of this name can leave, if the owner of a pipeline allows it."""
+    return type(name) is str and _HELPER.admit(name, (name,)) == name
+
+
+def _reason_for(admitted: str | int) -> Reason:
+    if isinstance(admitted, int):
+        return Reason.CAPPED
+    return Reason.UNKNOWN_VALUE if admitted == OTHER else Reason.CUT_OFF

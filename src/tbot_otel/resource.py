@@ -1,15 +1,19 @@
 """The anonymous Resource, and the resource detector that offers the session id to a pipeline."""
 
 import functools
+import os
 import platform
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
+from opentelemetry.sdk.environment_variables import OTEL_EXPERIMENTAL_RESOURCE_DETECTORS
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 from opentelemetry.sdk.version import __version__ as sdk_version
 
 from tbot_otel import session
 from tbot_otel.consent import OptInSampler
-from tbot_otel.registry import RESOURCE
+from tbot_otel.registry import RESOURCE, SCHEMA_URL
 
 # Python's names -> the semantic conventions' names, where they differ.
 _OS_TYPES = {"sunos": "solaris", "win": "windows"}
@@ -26,16 +30,9 @@ _HOST_ARCHS = {
     "ppc64le": "ppc64",
     "x86_64": "amd64",
 }
-_CONSTANT_ATTRIBUTES = {
-    "service.name": "tbot",
-    "telemetry.sdk.language": "python",
-    "telemetry.sdk.name": "opentelemetry",
-    "telemetry.sdk.version": sdk_version,
-}
 
 
-@functools.cache
-def _host_attributes() -> dict[str, str]:
+def _find_host() -> dict[str, str]:
     system = sys.platform.rstrip("0123456789.")
     machine = platform.machine().lower()
     return {
@@ -44,8 +41,47 @@ def _host_attributes() -> dict[str, str]:
     }
 
 
-# Cached: the SDK builds and compares a Resource slowly, and most batches have one session.
-@functools.lru_cache(maxsize=16)
+@functools.cache
+def _attributes(*, include_host: bool) -> dict[str, str]:
+    """Return the attributes that every Resource of this process has, in the registry's order."""
+    values = {
+        "service.name": "tbot",
+        # Holds the place of each start's own.
+        "session.id": "",
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": sdk_version,
+        **(_find_host() if include_host else {}),
+    }
+    return {
+        item.name: str(item.admit(values[item.name])) for item in RESOURCE if item.name in values
+    }
+
+
+class _AnonymousResource(Resource):
+    """A Resource whose attributes need no check.
+
+    The SDK checks, compares and hashes a Resource's attributes one by one, which would be most of
+    the work on a batch of many starts.
+    """
+
+    def __init__(self, attributes: dict[str, str]) -> None:
+        super().__init__({}, SCHEMA_URL)
+        self._values = MappingProxyType(attributes)
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        return self._values
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Resource):
+            return NotImplemented
+        return self.attributes == other.attributes and self.schema_url == other.schema_url
+
+    def __hash__(self) -> int:
+        return hash(self._values["session.id"])
+
+
 def anonymous_resource(session_id: str, *, include_host: bool = True) -> Resource:
     """Return a record's Resource: the registry's attributes, and no others.
 
@@ -55,29 +91,39 @@ def anonymous_resource(session_id: str, *, include_host: bool = True) -> Resourc
         session_id: The session that the record belongs to.
         include_host: Whether to include ``os.type`` and ``host.arch`` of this machine.
     """
-    values = {
-        **_CONSTANT_ATTRIBUTES,
-        **(_host_attributes() if include_host else {}),
-        "session.id": session_id,
-    }
-    return Resource(
-        {item.name: str(item.admit(values[item.name])) for item in RESOURCE if item.name in values}
-    )
+    return _AnonymousResource({**_attributes(include_host=include_host), "session.id": session_id})
 
 
 class TbotResourceDetector(ResourceDetector):
     """Offers this process's `session.id` to a provider of the user's own.
 
-    Without consent it offers nothing. It is the entry point ``tbot`` in
-    ``opentelemetry_resource_detector``.
+    Without consent it offers nothing. The first start that `record_start` emits into a provider
+    has the same id.
     """
 
     def detect(self) -> Resource:
         """Return a Resource with the session id, or an empty one."""
-        if not OptInSampler().should_sample().granted:
+        if not OptInSampler().should_sample():
             return Resource.get_empty()
-        return Resource({"session.id": session.current().id})
+        return Resource({"session.id": session.offer_current_id()})
 
     def is_process_dependent(self) -> bool:
         """Return True: a forked child has its own session. The newest SDKs ask."""
         return True
+
+
+class NamedResourceDetector(TbotResourceDetector):
+    """Offers the session id only if the detector was asked for by name. It is the entry point.
+
+    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=*`` asks for every detector. Others of them name the
+    machine, and a session id in the same Resource would link that machine to the start.
+    """
+
+    def detect(self) -> Resource:
+        """Return a Resource with the session id, or an empty one."""
+        variable = os.environ.get(OTEL_EXPERIMENTAL_RESOURCE_DETECTORS, "")
+        names = [name.strip() for name in variable.split(",")]
+        # With a configuration file, the SDK does not read the variable.
+        if "*" in names and "tbot" not in names and not os.environ.get("OTEL_CONFIG_FILE"):
+            return Resource.get_empty()
+        return super().detect()

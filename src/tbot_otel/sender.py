@@ -9,15 +9,17 @@ import threading
 import time
 from collections import deque
 
+from tbot_otel.consent import OptInSampler
 from tbot_otel.forking import importing
 from tbot_otel.otlp import environment
+from tbot_otel.registry import SCHEMA_URL, START
 from tbot_otel.session import Outcome, Session, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-    from opentelemetry._logs import LoggerProvider
+    from opentelemetry._logs import Logger, LoggerProvider
 
     from tbot_otel.events import StartEvent
     from tbot_otel.exporter import TbotLogExporter
@@ -45,12 +47,18 @@ class _Sender:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pending: deque[tuple[StartEvent, Session, LoggerProvider | None]] = deque()
+        self._pending: deque[tuple[StartEvent, Session, LoggerProvider | None, Collection[str]]] = (
+            deque()
+        )
         self._running = False
         self._waited_seconds = 0.0
 
     def submit(
-        self, event: "StartEvent", session: Session, provider: "LoggerProvider | None"
+        self,
+        event: "StartEvent",
+        session: Session,
+        provider: "LoggerProvider | None",
+        allowed_helpers: "Collection[str]",
     ) -> None:
         with self._lock:
             if len(self._pending) == MAX_PENDING_STARTS:
@@ -61,7 +69,7 @@ class _Sender:
                 _register_wait_at_exit()
                 threading.Thread(target=self._run, name="tbot_otel", daemon=True).start()
                 self._running = True
-            self._pending.append((event, session, provider))
+            self._pending.append((event, session, provider, allowed_helpers))
 
     def wait(self, seconds: float) -> None:
         """Wait for the pending starts. The waits of a process last this long together."""
@@ -69,7 +77,7 @@ class _Sender:
         deadline = started_at + seconds - self._waited_seconds
         try:
             with self._lock:
-                sessions = [session for _, session, _ in self._pending]
+                sessions = [session for _, session, *_ in self._pending]
             for session in sessions:
                 session.flush(max(0.0, deadline - time.monotonic()))
             self._waited_seconds += time.monotonic() - started_at
@@ -86,14 +94,14 @@ class _Sender:
                 if not self._pending:
                     self._running = False
                     break
-                event, session, provider = self._pending[0]
+                event, session, provider, allowed_helpers = self._pending[0]
             try:
                 with importing():
                     from tbot_otel import exporter as plugin
                     from tbot_otel import record as records
                 record = records.start_record(event, session)
                 if provider is None:
-                    exporter = exporter or plugin.TbotLogExporter()
+                    exporter = exporter or plugin.TbotLogExporter(allowed_helpers=allowed_helpers)
                     exporter.export([records.to_readable(record)])
                 else:
                     _emit(record, provider)
@@ -108,28 +116,57 @@ class _Sender:
 def _emit(record: "EventLogRecord", provider: "LoggerProvider") -> None:
     from tbot_otel.record import SCOPE_NAME, SCOPE_VERSION
 
-    provider.get_logger(SCOPE_NAME, SCOPE_VERSION).emit(record)
+    consent = OptInSampler().should_sample()
+    if not consent:
+        record.session.settle(Outcome(Status.REFUSED, consent.reason))
+        return
+    logger = provider.get_logger(SCOPE_NAME, SCOPE_VERSION, SCHEMA_URL)
+    if not _is_enabled(logger):
+        problem = "no processor of the logger_provider takes it"
+        record.session.settle(Outcome(Status.FAILED, problem))
+        return
+    logger.emit(record)
     # After a flush, a TbotLogExporter in that pipeline has set the outcome.
     if flush := getattr(provider, "force_flush", None):
         flush()
     record.session.settle(Outcome(Status.HANDED_OVER, "the logger_provider has it"))
 
 
+def _is_enabled(logger: "Logger") -> bool:
+    from opentelemetry._logs import NoOpLogger, SeverityNumber
+
+    # Before SDK 1.45, the API tells only whether the logger does nothing. The logger of a program
+    # that has not set a provider has a NoOpLogger in a private attribute.
+    if isinstance(getattr(logger, "_logger", logger), NoOpLogger):
+        return False
+    enabled = getattr(logger, "enabled", None)
+    return enabled is None or bool(
+        enabled(severity_number=SeverityNumber.INFO, event_name=START.name)
+    )
+
+
 _sender = _Sender()
 
 
-def submit(event: "StartEvent", session: Session, provider: "LoggerProvider | None") -> None:
+def submit(
+    event: "StartEvent",
+    session: Session,
+    provider: "LoggerProvider | None" = None,
+    allowed_helpers: "Collection[str]" = (),
+) -> None:
     """Send a start in the background.
 
     Args:
         event: The start.
         session: Its session, which gets the outcome.
         provider: The pipeline to emit it into; None for the private one.
+        allowed_helpers: For the private pipeline: see `policy.decide`. It is the same for every
+            start of a process.
     """
     if _SDK_MUST_BE_IMPORTED_IN_CALLER:
         import opentelemetry.sdk._logs  # noqa: F401 - for later imports on the thread
     session.track()
-    _sender.submit(event, session, provider)
+    _sender.submit(event, session, provider, allowed_helpers)
 
 
 def _reset_after_fork() -> None:

@@ -4,6 +4,8 @@ import os
 import time
 from enum import Enum
 
+_MINUTE_NS = 60 * 10**9
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from threading import Event
@@ -50,14 +52,15 @@ class Session:
 
     Attributes:
         id: A version 4 UUID of 36 characters, new for every session.
-        started: The time of the start, in nanoseconds since 1970-01-01 UTC.
+        started: The time of the start, less a random part of a minute, in nanoseconds since
+            1970-01-01 UTC.
     """
 
     __slots__ = ("_outcome", "_pid", "_settled", "id", "started")
 
     def __init__(self) -> None:
         self.id: str = _random_uuid4()
-        self.started: int = time.time_ns()
+        self.started: int = blur_time(time.time_ns())
         self._pid = os.getpid()
         self._outcome = _PENDING
         self._settled: Event | None = None
@@ -68,7 +71,7 @@ class Session:
 
         Args:
             session_id: The version 4 UUID that tbot created at this start.
-            started: The time of the start, in nanoseconds since 1970-01-01 UTC.
+            started: The time of the start as a record may have it: see `blur_time`.
         """
         session = cls()
         session.id = session_id
@@ -120,7 +123,24 @@ def _random_uuid4() -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
+def blur_time(nanoseconds: int) -> int:
+    """Return a time less a random part of a minute, so that a record does not have its exact time.
+
+    An exact time could be matched with other logs, and the drift of a clock identifies a machine.
+
+    Args:
+        nanoseconds: A time since 1970-01-01 UTC.
+
+    Returns:
+        A time that is up to a minute earlier, and at least 1, because 0 means an unknown time.
+    """
+    part = int.from_bytes(os.urandom(8)) % _MINUTE_NS
+    return max(1, nanoseconds - part)
+
+
 _current: Session | None = None
+_offered: Session | None = None
+_unused_offers: list[Session] = []
 
 
 def current() -> Session:
@@ -129,4 +149,27 @@ def current() -> Session:
     session = _current
     if session is None or not session.belongs_to_this_process():
         session = _current = Session()
+    return session
+
+
+def offer_current_id() -> str:
+    """Return the id of this process's session, for the Resource of a pipeline."""
+    global _offered
+    session = current()
+    if session is not _offered:
+        _offered = session
+        _unused_offers.append(session)
+    return session.id
+
+
+def new_for_pipeline() -> Session:
+    """Return the session of a start that goes into a pipeline with a Resource of its own.
+
+    The first start of a process has the id that `offer_current_id` returned, so that every exporter
+    sends the same one. A Resource holds one id, so each further start has only its own.
+    """
+    session = Session()
+    # A list, because pop is atomic.
+    if _unused_offers and (offered := _unused_offers.pop()).belongs_to_this_process():
+        session.id = offered.id
     return session

@@ -2,10 +2,12 @@
 
 from tbot_otel.consent import OptInSampler
 from tbot_otel.events import StartEvent
-from tbot_otel.session import Outcome, Session, Status
+from tbot_otel.session import Outcome, Session, Status, new_for_pipeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from opentelemetry._logs import LoggerProvider
 
 
@@ -21,9 +23,9 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
     Args:
         event: The start.
         logger_provider: Your own pipeline to emit the record into. Its processors and exporters
-            see the record with that pipeline's Resource; `TbotLogExporter` sends it with the
-            anonymous one. The pipeline is flushed after the record, in the background. Its own
-            shutdown can delay the exit.
+            see the record with that pipeline's Resource; `OptInLogRecordProcessor` and
+            `TbotLogExporter` pass it on with the anonymous one. The pipeline is flushed after the
+            record, in the background. Its own shutdown can delay the exit.
 
     Returns:
         The session of this start. Its `flush` waits for the record and returns the outcome.
@@ -35,15 +37,30 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         raise TypeError("event: expected a StartEvent")
     if logger_provider is not None and not callable(getattr(logger_provider, "get_logger", None)):
         raise TypeError("logger_provider: expected a LoggerProvider")
-    session = Session()
+    return submit_start(event, logger_provider)
+
+
+def submit_start(
+    event: StartEvent,
+    logger_provider: "LoggerProvider | None" = None,
+    allowed_helpers: "Collection[str]" = (),
+) -> Session:
+    """Record a start as `record_start` does, for the owner of the Collector.
+
+    Args:
+        event: The start.
+        logger_provider: See `record_start`.
+        allowed_helpers: For the private pipeline: see `policy.decide`.
+    """
+    session = Session() if logger_provider is None else new_for_pipeline()
     consent = OptInSampler().should_sample()
-    if not consent.granted:
+    if not consent:
         session.settle(Outcome(Status.REFUSED, consent.reason))
         return session
     try:
         from tbot_otel import sender
 
-        sender.submit(event, session, logger_provider)
+        sender.submit(event, session, logger_provider, allowed_helpers)
     except Exception as error:  # noqa: BLE001 - an error must not reach the caller
         session.fail(error)
     return session

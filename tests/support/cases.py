@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 
 # The registry has no examples for lists of values. By default, the last value is used.
-_EXAMPLES = {"tbot.join_type": "kubernetes"}
+_EXAMPLES = {"tbot.join_type": "kubernetes", "tbot.helper": "gha:teleport-actions/auth"}
 
 
 def _example(attribute: Attribute) -> str | int:
@@ -38,7 +38,7 @@ def _example(attribute: Attribute) -> str | int:
         return names.index(attribute.name) + 1
     if attribute.values:
         return _EXAMPLES.get(attribute.name, attribute.values[-1])
-    return attribute.example
+    return attribute.examples[0]
 
 
 def _default(attribute: Attribute) -> str | int:
@@ -99,6 +99,10 @@ def restrict_case(case: Case, names: Container[str]) -> Case | None:
     return Case(case.id, case.event_name, given, expected, left_out)
 
 
+def _in_order(values: Mapping[str, str | int]) -> dict[str, str | int]:
+    return {name: values[name] for name in FULL_ATTRIBUTES if name in values}
+
+
 def _without(*names: str) -> dict[str, str | int]:
     return {name: value for name, value in FULL_ATTRIBUTES.items() if name not in names}
 
@@ -152,6 +156,18 @@ def _cut(name: str, values: Mapping[str, str]) -> list[Case]:
     ]
 
 
+def _capped(name: str, *values: int) -> list[Case]:
+    return [
+        _start(
+            _case_id(name, value),
+            FULL_ATTRIBUTES | {name: value},
+            FULL_ATTRIBUTES | {name: 999},
+            (name, Reason.CAPPED),
+        )
+        for value in values
+    ]
+
+
 def _refused(name: str, *values: object) -> list[Case]:
     return [
         _start(
@@ -163,14 +179,14 @@ def _refused(name: str, *values: object) -> list[Case]:
     ]
 
 
-def _helper_left_out(*values: object) -> list[Case]:
+def _helper_replaced(*values: object) -> list[Case]:
     return [
         _start(
             _case_id("tbot.helper", value),
             {**FULL_ATTRIBUTES, "tbot.helper": value},
-            _without("tbot.helper", "tbot.helper_version"),
-            ("tbot.helper", Reason.DOES_NOT_FIT),
-            ("tbot.helper_version", Reason.NO_HELPER),
+            _in_order(_without("tbot.helper_version") | {"tbot.helper": OTHER}),
+            ("tbot.helper", Reason.UNKNOWN_VALUE),
+            ("tbot.helper_version", Reason.UNKNOWN_HELPER),
         )
         for value in values
     ]
@@ -203,8 +219,8 @@ _INVALID_REASONS = {
     "tbot.run_mode": Reason.UNKNOWN_VALUE,
     "tbot.version": Reason.CUT_OFF,
     "tbot.join_type": Reason.UNKNOWN_VALUE,
-    "tbot.helper": Reason.DOES_NOT_FIT,
-    "tbot.helper_version": Reason.NO_HELPER,
+    "tbot.helper": Reason.UNKNOWN_VALUE,
+    "tbot.helper_version": Reason.UNKNOWN_HELPER,
 }
 
 _EVENTS = [
@@ -248,7 +264,10 @@ _EVENTS = [
     _start(
         "all invalid except the counts",
         _INVALID_ATTRIBUTES,
-        EMPTY_ATTRIBUTES | {"tbot.version": "18.3.0", "tbot.join_type": OTHER},
+        _in_order(
+            EMPTY_ATTRIBUTES
+            | {"tbot.version": "18.3.0", "tbot.join_type": OTHER, "tbot.helper": OTHER}
+        ),
         *(
             (name, _INVALID_REASONS.get(name, Reason.UNKNOWN_VALUE))
             for name in FULL_ATTRIBUTES
@@ -300,8 +319,8 @@ _JOIN_TYPES = [
 _VERSIONS = [
     *_kept(
         "tbot.version",
-        *("18.3.0", "0.0.0", "999.999.999", "19.0.0-dev", "18.0.0-dev.4", "18.0.0-alpha.2"),
-        *("18.0.0-alpha", "18.0.0-beta.11", "18.0.0-beta", "18.0.0-rc.999", "18.0.0-rc", OTHER),
+        *("18.3.0", "12.0.0", "99.99.99", "19.0.0-dev", "18.0.0-dev.4", "18.0.0-alpha.2"),
+        *("18.0.0-alpha", "18.0.0-beta.11", "18.0.0-beta", "18.0.0-rc.99", "18.0.0-rc", OTHER),
     ),
     *_cut(
         "tbot.version",
@@ -312,6 +331,9 @@ _VERSIONS = [
             "18.0.0-dev.2+someone": "18.0.0-dev.2",
             "18.0.0-alpha.2-someone": "18.0.0-alpha.2",
             "18.0.0-alpha.2026": "18.0.0-alpha",
+            "18.0.0-alpha.100": "18.0.0-alpha",
+            "v18.3.0": "18.3.0",
+            "v18.0.0-dev.someone.1+x": "18.0.0-dev",
             "18.0.0-alpha.02": "18.0.0-alpha",
             "18.0.0-alpha.2.3": "18.0.0-alpha",
             "18.0.0-alpha.": "18.0.0-alpha",
@@ -334,7 +356,18 @@ _VERSIONS = [
         "tbot.version",
         *("", "18", "18.3", "18.3.0.1", "192.0.2.1", "18.3.0.1-dev", "1.2.3.4.5.6"),
         *("018.3.0", "18.03.0", "18.3.00", "1000.0.0", "18.3.20261123", "123456789.0.0"),
-        *("v18.3.0", "V18.3.0", " 18.3.0", "18.3.0 ", "18.3.0\n", "18.3.0\r\n", "18.3.0\0"),
+        *("11.3.27", "0.0.0", "1.2.3", "100.0.0", "18.100.0", "18.3.100", "18.0.999"),
+        *("203.0.113-rc.77", "203.0.113-rc.7", "10.0.17-rc.4", "192.168.10-dev", "172.16.0-rc.1"),
+        *(
+            "vv18.3.0",
+            "v 18.3.0",
+            "V18.3.0",
+            " 18.3.0",
+            "18.3.0 ",
+            "18.3.0\n",
+            "18.3.0\r\n",
+            "18.3.0\0",
+        ),
         *("18.3.0-dev\n", "18.3.0-dev\nsomeone", "18.3.0+x\nsomeone", "18.3.0-dev.someone\n"),
         *("18.3.0dev", "18.3.0_dev", "18.3.0/dev", "18.3.x", "18.-3.0", "18..0", "18,3,0"),
         *(
@@ -357,11 +390,28 @@ _VERSIONS = [
 _HELPERS = [
     *_kept(
         "tbot.helper",
-        *("gha:teleport-actions/auth", "gha:teleport-actions/auth-k8s", "terraform", "Jenkins"),
-        *("gitlab-ci:org/group/step_2", "a", "k8s:x", "a" * 11 + "-" + "f" * 11, "w" * 64),
-        *("ci1:a2/b3", "deadbeef-feedbee"),
+        *("gha:teleport-actions/auth", "gha:teleport-actions/auth-k8s"),
+        *("gha:teleport-actions/auth-application", "gha:teleport-actions/application-proxy"),
+        "gha:teleport-actions/application-tunnel",
     ),
-    *_helper_left_out(
+    _start(
+        "helper _OTHER",
+        FULL_ATTRIBUTES | {"tbot.helper": OTHER},
+        _in_order(_without("tbot.helper_version") | {"tbot.helper": OTHER}),
+        ("tbot.helper_version", Reason.UNKNOWN_HELPER),
+    ),
+    *_helper_replaced(
+        # Names that can be allowed.
+        *("terraform", "Jenkins", "gitlab-ci:org/group/step_2", "a", "k8s:x", "w" * 64),
+        *("a" * 11 + "-" + "f" * 11, "ci1:a2/b3", "deadbeef-feedbee"),
+        # Close to a known name.
+        *("GHA:teleport-actions/auth", "gha:teleport-actions/auth ", "gha:teleport-actions/auth\n"),
+        *("gha:teleport-actions/auth-", "gha:teleport-actions/", "teleport-actions/auth"),
+        # Names that identify by what they mean.
+        *("web-prod-acme-corp", "alice-laptop-acme-com", "alice", "acme-corp", "db-primary"),
+        *("sk-live_abcdefgh", "MFRGGZDFMZTWQ", "jbswy-dpehpk", "arn-aws-iam-role-admin"),
+    ),
+    *_helper_replaced(
         # Hosts, addresses, people.
         *("web01.example.com", "example.com", "localhost.localdomain", "ip-10-0-0-17", "192.0.2.1"),
         *(
@@ -403,7 +453,7 @@ _HELPERS = [
             "x:",
             "x:y:z",
         ),
-        *("GHA:x", "1a:x", "x_y:z", "x/1", "x/-y", OTHER),
+        *("GHA:x", "1a:x", "x_y:z", "x/1", "x/-y"),
         *(" ", " x", "x ", "x y", "x\n", "x\t", "x\0", "x\x1b[31m", "x\x7f", "x\ny"),
         *(
             "h\N{LATIN SMALL LETTER E WITH ACUTE}lper",
@@ -452,9 +502,9 @@ _HELPERS = [
 _HELPER_VERSIONS = [
     *_kept(
         "tbot.helper_version",
-        *("v1.2.0", "1.2.0", "v1", "1", "1.2", "v0.0.0", "999.999.999", "1.2.0-rc.1", "v2-beta"),
-        *("1.2.0-dev",),
+        *("1.2.0", "0.0.0", "99.99.99", "1.2.0-rc.1", "1.2.0-dev", "2.0.0-beta", "1.0.0-alpha.99"),
     ),
+    *_cut("tbot.helper_version", {"v1.2.0": "1.2.0", "v2.0.0-beta": "2.0.0-beta"}),
     *_helper_version_left_out(
         *(
             "1.2.3.4",
@@ -462,10 +512,23 @@ _HELPER_VERSIONS = [
             "v1.2.0-dev.someone",
             "1.2.0+build",
             "1.2.0-someone",
-            "V1",
-            "vv1",
+            "V1.2.0",
+            "vv1.2.0",
         ),
-        *("v", "01", "1.02", "1000", "2026.11.23", "20261123", "main", "abcdef1", "1.2.0 ", " 1"),
+        *("v1", "1", "1.2", "v2-beta", "100.2.0", "1.200.0", "1.2.300", "1.2.0-rc.100"),
+        *(
+            "v",
+            "01",
+            "1.02",
+            "1000",
+            "2026.11.23",
+            "203.0.113-rc.77",
+            "20261123",
+            "main",
+            "abcdef1",
+            "1.2.0 ",
+            " 1",
+        ),
         *("1.2.0\n", "1\n2", "1.\N{ARABIC-INDIC DIGIT ONE}", "1..2", ".1", "1.", "1,2", OTHER),
         *("d41d8cd98f00b204e9800998ecf8427e", "someone@example.com", "web01.example.com", " "),
         *(value for value in _NOT_STRINGS if value is not None),
@@ -490,10 +553,11 @@ _COUNTS = [
     for name, default in EMPTY_ATTRIBUTES.items()
     if default == 0
     for case in (
-        *_kept(name, 0, 1, 2**31 - 1),
+        *_kept(name, 0, 1, 999),
+        *_capped(name, 1000, 2125551234, 2**31, 2**63, 10**30),
         *_refused(
             name,
-            *(2**31, 2**63, -1, -(2**31), 0.0, 1.0, float("nan"), float("inf"), True, False),
+            *(-1, -(2**31), 0.0, 1.0, float("nan"), float("inf"), True, False),
             *("", "0", "1", "1 or 2", OTHER, None, b"1", (1,), (), {"1": 1}),
         ),
         _start(

@@ -36,7 +36,7 @@ BAD_BODY = (400, "invalid_argument", "the body: expected a SubmitTbotEventReques
 NO_EVENT = (400, "invalid_argument", "event: expected start")
 NO_COUNT = (
     *(400, "invalid_argument"),
-    "start.destinations_other: the value is not a whole number from 0 to 2147483647",
+    "start.destinations_other: the value is not a whole number, or is negative",
 )
 TOO_LARGE = (429, "resource_exhausted", "message is larger than configured max 65536")
 

@@ -31,6 +31,8 @@ class ReceivedRequest(NamedTuple):
     path: str
     headers: dict[str, str]
     body: bytes
+    arrived_at: int
+    """In nanoseconds since 1970-01-01 UTC."""
 
 
 class StandinServer:
@@ -63,7 +65,9 @@ class HTTPStandin(StandinServer):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with lock:
                     headers = {name.lower(): value for name, value in self.headers.items()}
-                    standin.requests.append(ReceivedRequest(self.path, headers, body))
+                    standin.requests.append(
+                        ReceivedRequest(self.path, headers, body, time.time_ns())
+                    )
                     response = remaining.pop(0) if len(remaining) > 1 else remaining[0]
                 time.sleep(response.delay)
                 self.send_response(response.status)
@@ -93,7 +97,7 @@ class GRPCStandin:
         def respond(request: bytes, context: Any) -> bytes:
             with lock:
                 metadata = dict(context.invocation_metadata())
-                self.requests.append(ReceivedRequest("", metadata, request))
+                self.requests.append(ReceivedRequest("", metadata, request, time.time_ns()))
                 code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
             if code != "OK":
                 context.abort(grpc.StatusCode[code], "prepared")

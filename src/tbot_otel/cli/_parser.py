@@ -2,6 +2,8 @@
 
 import argparse
 
+from tbot_otel.policy import EXPECTED_HELPER, is_allowable_helper
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,18 @@ class Parser(argparse.ArgumentParser):
         before, repeats_value, _ = message.partition("ignored explicit argument")
         self.exit(2, f"{self.prog}: {before}{'expected no value' if repeats_value else ''}\n")
 
+    def add_allow_helper(self) -> None:
+        """Add the option that allows more helpers."""
+        self.add_argument(
+            "--allow-helper",
+            dest="allowed_helpers",
+            action="append",
+            default=[],
+            type=_parse_helper,
+            metavar="NAME",
+            help="let the name of this helper leave, although it is not a known one; repeatable",
+        )
+
     def parse(self, words: "Sequence[str]") -> argparse.Namespace:
         options, unknown = self.parse_known_args(words)
         if unknown:
@@ -29,3 +43,9 @@ class Parser(argparse.ArgumentParser):
             ]
             self.error(f"unknown: {' '.join(names) or 'an argument'} (see {self.prog} --help)")
         return options
+
+
+def _parse_helper(name: str) -> str:
+    if not is_allowable_helper(name):
+        raise argparse.ArgumentTypeError(EXPECTED_HELPER)
+    return name

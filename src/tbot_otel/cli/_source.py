@@ -1,18 +1,21 @@
 """Reads the start for emit and preview: from a tbot.yaml, options, tbot itself, the environment."""
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 
 from tbot_otel.errors import InvalidEventError
 from tbot_otel.events import StartEvent
-from tbot_otel.policy import Reason, Refused, decide
+from tbot_otel.policy import Reason, Refused, decide, is_allowable_helper
 from tbot_otel.registry import OTHER, START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tbot_otel.cli._parser import Parser
 
 HELPER_VARIABLE = "_TBOT_TELEMETRY_HELPER"
 HELPER_VERSION_VARIABLE = "_TBOT_TELEMETRY_HELPER_VERSION"
@@ -21,7 +24,7 @@ _TBOT_VERSION_TIMEOUT_SECONDS = 5.0
 _ATTRIBUTES = {attribute.name: attribute for attribute in START.attributes}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: "Parser") -> None:
     """Add the options. Options win over the file."""
     parser.add_argument("--config", metavar="FILE", help="the tbot.yaml to read (version 1 or 2)")
     modes = parser.add_mutually_exclusive_group()
@@ -50,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"the number of configured {kind} destinations",
         )
+    parser.add_allow_helper()
 
 
 def _checked(name: str) -> "Callable[[str], str | int]":
@@ -57,10 +61,10 @@ def _checked(name: str) -> "Callable[[str], str | int]":
 
     def check(text: str) -> str | int:
         number = attribute.type == "int" and re.fullmatch("[0-9]{1,10}", text)
-        admitted = attribute.admit(int(text) if number else text)
-        if admitted is None or admitted == OTHER:
+        value = int(text) if number else text
+        if attribute.admit(value) in (None, OTHER):
             raise argparse.ArgumentTypeError(f"expected {attribute.expected}")
-        return admitted
+        return value
 
     return check
 
@@ -73,17 +77,14 @@ def helper_attributes() -> dict[str, str | None]:
     }
 
 
-def read(
-    options: argparse.Namespace,
-) -> tuple[StartEvent, list[tuple[str | None, Reason]]]:
+def read(options: argparse.Namespace) -> tuple[StartEvent, list[str]]:
     """Read a start.
 
     Returns:
-        The start, and what policy changed or left out: attribute and reason.
+        The start, and a line for each value that policy changed or left out.
 
     Raises:
         BotConfigError: The file cannot be read or counted.
-        InvalidEventError: A count is too large.
     """
     attributes: dict[str, object] = {"tbot.run_mode": "daemon"}
     if options.config is not None:
@@ -92,24 +93,33 @@ def read(
         attributes.update(bot_config.read(options.config))
     given = {name: getattr(options, name, None) for name in _ATTRIBUTES}
     attributes.update({name: value for name, value in given.items() if value is not None})
+    problem = ""
     if "tbot.version" not in attributes:
-        attributes["tbot.version"] = _tbot_version()
-    decision = decide(START.name, {**attributes, **helper_attributes()})
+        attributes["tbot.version"], problem = _find_tbot_version()
+    attributes.update(helper_attributes())
+    decision = decide(START.name, attributes, options.allowed_helpers)
     if isinstance(decision, Refused):
         raise InvalidEventError(str(decision.attribute), decision.reason.value)
-    return StartEvent.from_attributes(decision.attributes), decision.left_out
+    lines = [
+        f"tbot.version: {problem}; --tbot-version gives it"
+        if name == "tbot.version" and problem
+        else f"{name or 'an attribute'}: {describe_reason(name, reason)}"
+        for name, reason in decision.left_out
+    ]
+    return StartEvent.from_attributes(decision.attributes), lines
 
 
-def _tbot_version() -> str:
-    """Return the version that `tbot version` prints; empty if it prints none."""
+def _find_tbot_version() -> tuple[str, str]:
+    """Return the version that `tbot version` prints; if it prints none, an empty one and why."""
     import shutil
     import subprocess
 
     tbot = shutil.which("tbot")
     if tbot is None:
-        return ""
-    try:
-        result = subprocess.run(
+        return "", "tbot was not found on PATH"
+    output = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        output = subprocess.run(
             [tbot, "version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -117,14 +127,18 @@ def _tbot_version() -> str:
             errors="replace",
             timeout=_TBOT_VERSION_TIMEOUT_SECONDS,
             check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    match = re.search(r"^Teleport (?:[A-Za-z]+ )?v(\S+)", result.stdout, re.MULTILINE)
-    return match[1] if match else ""
+        ).stdout
+    match = re.search(r"^Teleport (?:[A-Za-z]+ )?v(\S+)", output, re.MULTILINE)
+    return (match[1], "") if match else ("", "`tbot version` printed no version")
 
 
-def print_left_out(left_out: "Sequence[tuple[str | None, Reason]]") -> None:
-    """Print what policy changed or left out to standard error, without the value."""
-    for name, reason in left_out:
-        print(f"tbot-otel: {name or 'an attribute'}: {reason.value}", file=sys.stderr)
+def describe_reason(name: str | None, reason: Reason) -> str:
+    """Return why a value was changed or left out, and for a helper's name how to allow it."""
+    can_be_allowed = name == "tbot.helper" and is_allowable_helper(os.environ.get(HELPER_VARIABLE))
+    return f"{reason.value}; --allow-helper lets it leave" if can_be_allowed else reason.value
+
+
+def print_lines(lines: "Sequence[str]") -> None:
+    """Print lines about a start to standard error."""
+    for line in lines:
+        print(f"tbot-otel: {line}", file=sys.stderr)

@@ -9,11 +9,15 @@ import sys
 from tbot_otel.cli import _source
 from tbot_otel.consent import OptInSampler
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tbot_otel.cli._parser import Parser
+
 MAX_WAIT_SECONDS = 10.0
 """The longest wait for the Collector: the specification's default timeout of an export."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: "Parser") -> None:
     """Add the options."""
     _source.configure(parser)
 
@@ -21,24 +25,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send a start."""
     consent = OptInSampler().should_sample()
-    if not consent.granted:
+    if not consent:
         return _print_and_return(0, f"nothing was sent: {consent.reason}")
 
     import logging
 
     from tbot_otel.otlp import environment
     from tbot_otel.session import Outcome, Status
-    from tbot_otel.start import record_start
+    from tbot_otel.start import submit_start
 
-    event, left_out = _source.read(options)
-    _source.print_left_out(left_out)
+    event, lines = _source.read(options)
+    _source.print_lines(lines)
     # Other loggers repeat variables: headers, and an endpoint's query.
     handler = logging.StreamHandler()
     handler.addFilter(logging.Filter("tbot_otel"))
     logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
     timeout = environment.timeout_seconds()
     wait = MAX_WAIT_SECONDS if timeout is None else min(timeout, MAX_WAIT_SECONDS)
-    session = record_start(event)
+    session = submit_start(event, allowed_helpers=options.allowed_helpers)
     outcome = session.flush(wait)
     target = f"{environment.endpoint()} ({environment.protocol()})"
     if outcome.status is Status.DELIVERED:

@@ -2,11 +2,40 @@
 
 import argparse
 
-from tbot_otel.registry import EVENTS, INT32_MAX, OTHER, RESOURCE, Attribute, Event
+from tbot_otel.registry import EVENTS, MAX_COUNT, OTHER, RESOURCE, Attribute, Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+_INTRODUCTION = f"""\
+# What can be collected
+
+This page lists everything that `tbot-otel` can ever send. `tbot-otel events` prints it.
+
+A value leaves only if it is on a list of known values, or if it has a form that is too narrow for
+a name, an address or a telephone number. Any other text is replaced with `{OTHER}`.
+
+Besides the attributes below, a record has:
+
+- the name of its event, the severity `INFO` (9), and the scope `tbot_otel` with the version of this
+  package;
+- a time that is true to a minute: the time of the start, less a random part of a minute. A start
+  that tbot itself reports has the time at which the report was received, treated the same way. An
+  exact time could be matched with other logs, and the drift of a clock identifies its machine.
+
+It has no body, and no trace or span id.
+
+**What this cannot hide.** Nothing ties one start to the next. But anyone who sees the records can
+recognize an unusual configuration again, such as a rare join method with unusual counts. And a
+start that a program records has the time of its machine's clock, so a clock that is wrong by
+minutes shows.
+"""
+_RESOURCE_INTRODUCTION = """\
+Describes the sender of every event. These values are made by tbot-otel itself. None is taken from
+the pipeline, from `OTEL_RESOURCE_ATTRIBUTES` or from a resource detector.
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,41 +56,50 @@ def run(options: argparse.Namespace) -> int:
 
 def markdown() -> str:
     """Return the registry as Markdown, the text of ``docs/events.md``."""
-    lines = [
-        "# What can be collected",
-        "",
-        "This page lists everything that `tbot-otel` can ever send. `tbot-otel events` prints it.",
-        "A value is one of those listed, or matches the whole pattern. Any other value is replaced",
-        f"with `{OTHER}`; if the attribute is optional and has a pattern, it is left out.",
-        "",
-        "Besides its attributes, a record has the name of its event, the time of the event, the",
-        "time when the record was created (both in nanoseconds), the severity `INFO` (9), and the",
-        "scope `tbot_otel` with the version of this package. It has no body and no trace or span",
-        "id.",
-    ]
+    lines = [_INTRODUCTION]
     for event in EVENTS.values():
-        lines += ["", f"## Event `{event.name}`", "", f"{event.brief} Since {event.since}.", ""]
-        lines += _table(event.attributes)
-    lines += ["", "## Resource", "", "Describes the sender of every event.", ""]
-    lines += _table(RESOURCE)
-    return "\n".join(lines) + "\n"
+        lines += [f"## Event `{event.name}`", "", f"{event.brief} Since {event.since}.", ""]
+        for attribute in event.attributes:
+            lines += _section(attribute, is_given=True)
+    lines += ["## Resource", "", _RESOURCE_INTRODUCTION]
+    for attribute in RESOURCE:
+        lines += _section(attribute, is_given=False)
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(attributes: "Iterable[Attribute]") -> list[str]:
-    lines = ["| attribute | type | meaning | values | since |", "| --- | --- | --- | --- | --- |"]
-    for item in attributes:
-        brief = item.brief + (" Optional." if item.optional else "")
-        values = _values(item).replace("|", "\\|")
-        lines.append(f"| `{item.name}` | {item.type} | {brief} | {values} | {item.since} |")
-    return lines
-
-
-def _values(attribute: Attribute) -> str:
-    if attribute.type == "int":
-        return f"0 to {INT32_MAX}"
+def _section(attribute: Attribute, *, is_given: bool) -> "Iterable[str]":
+    yield f"### `{attribute.name}`"
+    yield ""
+    optional = " A record can lack it." if attribute.optional else ""
+    yield f"{attribute.brief}{optional} Type {attribute.type}, since {attribute.since}."
+    yield ""
     if attribute.values:
-        return ", ".join(f"`{value}`" if value else "empty" for value in attribute.values)
-    return f"`{attribute.pattern}`, such as `{attribute.example}`"
+        yield f"Only these values leave: {', '.join(map(_quote, attribute.values))}."
+        yield ""
+    if attribute.allowed:
+        yield attribute.allowed
+        yield ""
+    yield from ("| value | does it leave? |", "| --- | --- |")
+    for value in attribute.examples[:3]:
+        yield f"| {_quote(value)} | yes |"
+    for value in attribute.counterexamples:
+        yield f"| {_quote(value)} | no{_replacement(attribute, value) if is_given else ''} |"
+    yield ""
+    if attribute.pattern:
+        subject = "Names that can be allowed, as" if attribute.values else "As"
+        yield f"{subject} an expression: `{attribute.pattern}`"
+        yield ""
+
+
+def _quote(value: str | int) -> str:
+    return f"`{value}`" if value != "" else "empty"
+
+
+def _replacement(attribute: Attribute, value: str | int) -> str:
+    admitted = attribute.admit(value)
+    if admitted is None:
+        return ": it is left out" if attribute.optional else ": the whole record is refused"
+    return f": `{admitted}` leaves in its place"
 
 
 def schema() -> dict[str, object]:
@@ -104,8 +142,11 @@ def _attribute_schema(attribute: Attribute) -> dict[str, object]:
         "x-since": attribute.since,
     }
     if attribute.type == "int":
-        return {**common, "type": "integer", "minimum": 0, "maximum": INT32_MAX}
-    if attribute.values:
-        return {**common, "enum": [*attribute.values, OTHER]}
-    other = "" if attribute.optional else f"|{OTHER}"
-    return {**common, "type": "string", "pattern": f"^(?:{attribute.pattern}{other})$"}
+        return {**common, "type": "integer", "minimum": 0, "maximum": MAX_COUNT}
+    known = [*attribute.values, OTHER]
+    if not attribute.pattern:
+        return {**common, "enum": known}
+    pattern = {"pattern": f"^(?:{attribute.pattern})$"}
+    if attribute.values or not attribute.optional:
+        return {**common, "type": "string", "anyOf": [{"enum": known}, pattern]}
+    return {**common, "type": "string", **pattern}

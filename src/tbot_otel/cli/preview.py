@@ -9,8 +9,12 @@ import argparse
 from tbot_otel.cli import _source
 from tbot_otel.errors import TbotOtelError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tbot_otel.cli._parser import Parser
 
-def configure(parser: argparse.ArgumentParser) -> None:
+
+def configure(parser: "Parser") -> None:
     """Add the options."""
     _source.configure(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE")
@@ -18,15 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a start."""
-    from tbot_otel.exporter import anonymize
     from tbot_otel.otlp.encoding import to_json
     from tbot_otel.record import start_record, to_readable
     from tbot_otel.session import Session
 
-    event, left_out = _source.read(options)
-    _source.print_left_out(left_out)
-    record, _ = anonymize(to_readable(start_record(event, Session())))
-    text = to_json([record] if record else [])
+    event, lines = _source.read(options)
+    _source.print_lines(lines)
+    text = to_json([to_readable(start_record(event, Session()))])
     if options.output is None:
         print(text)
         return 0

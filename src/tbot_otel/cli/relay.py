@@ -11,12 +11,16 @@ from pathlib import Path
 
 from tbot_otel.errors import TbotOtelError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tbot_otel.cli._parser import Parser
+
 
 class _OptionError(TbotOtelError):
     """An option is invalid."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: "Parser") -> None:
     """Add the options."""
     parser.add_argument(
         "--listen",
@@ -40,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     for option, brief in (("--tls-cert", "the certificate chain"), ("--tls-key", "its key")):
         parser.add_argument(option, type=Path, metavar="FILE", help=f"{brief} for TLS, in PEM")
+    parser.add_allow_helper()
 
 
 def _parse_address(text: str) -> tuple[str, int]:
@@ -79,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
         port,
         workers=options.workers,
         prefix=prefix,
+        allowed_helpers=options.allowed_helpers,
         certificate=options.tls_cert,
         key=options.tls_key,
     )

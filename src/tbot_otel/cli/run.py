@@ -9,15 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HELP = """\
-usage: tbot-otel run [--log FILE] [--] COMMAND [ARGUMENT ...]
+usage: tbot-otel run [OPTION ...] [--] COMMAND [ARGUMENT ...]
 
 Replace this process with COMMAND. If that is tbot 12.1.0 or later, its report of the start goes to
 the Collector that the standard OTEL_EXPORTER_OTLP_* variables name, not to Teleport's own service.
 Without consent, COMMAND is started and nothing else happens.
 
 options:
-  -h, --help  show this help message and exit
-  --log FILE  append the outcome of the report to FILE; OTEL_LOG_LEVEL sets the level (info, warn)
+  -h, --help           show this help message and exit
+  --log FILE           append the outcome of the report to FILE; OTEL_LOG_LEVEL sets the level
+                       (info, warn)
+  --allow-helper NAME  let the name of this helper leave, although it is not a known one; repeatable
 
 Exit status: that of COMMAND; 126 = it cannot be run; 127 = it was not found.
 """
@@ -34,6 +36,7 @@ def main(words: "Sequence[str]") -> int:
     """
     rest = list(words)
     log_path = None
+    allowed_helpers = []
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word == "--":
@@ -42,16 +45,26 @@ def main(words: "Sequence[str]") -> int:
         if word in ("-h", "--help"):
             print(HELP, end="")
             return 0
-        if name != "--log":
+        if name not in ("--log", "--allow-helper"):
             return _usage_error(f"unknown: {name if word.startswith('--') else word[:2]}")
-        log_path = value if given else rest.pop(0) if rest else ""
-        if not log_path or (log_path == "--" and not given):
-            return _usage_error("--log: expected a file")
+        value = value if given else rest.pop(0) if rest else ""
+        if value == "--" and not given:
+            value = ""
+        if name == "--log":
+            log_path = value
+            if not value:
+                return _usage_error("--log: expected a file")
+        else:
+            from tbot_otel import policy
+
+            if not policy.is_allowable_helper(value):
+                return _usage_error(f"--allow-helper: {policy.EXPECTED_HELPER}")
+            allowed_helpers.append(value)
     if not rest:
         return _usage_error("COMMAND: expected a program")
     if not hasattr(os, "fork"):
         return _usage_error("expected Linux or macOS")
-    return launcher.launch(rest, log_path)
+    return launcher.launch(rest, log_path, allowed_helpers)
 
 
 def _usage_error(problem: str) -> int:

@@ -75,7 +75,7 @@ def _check_helper() -> tuple[dict[str, str], list[str]]:
         if name in variables
     }
     problems = [
-        f"{variables[name]}: {reason.value}, so it is left out"
+        f"{variables[name]}: {_source.describe_reason(name, reason)}"
         for name, reason in decision.left_out
         if name in variables
     ]

@@ -6,7 +6,7 @@ tbot reports its start in one unary call of the Connect protocol
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from connectrpc.code import Code
@@ -24,6 +24,7 @@ from connectrpc.server import (
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
 from tbot_otel.policy import Refused, decide
 from tbot_otel.registry import RESOURCE, START
+from tbot_otel.session import blur_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ MAX_REQUEST_BYTES = 64 * 1024
 
 RESPONSE_TIMEOUT_SECONDS = 8.0
 """The longest time until tbot gets its response. A one-shot tbot gives up after 10 seconds."""
-
-MAX_CLOCK_SKEW_NS = 300 * 10**9
-"""The largest difference between tbot's clock and this one. A larger one could identify the
-machine, so the time of receipt replaces the report's time."""
 
 # Thousands of brackets overflow the stack of the official JSON parser and crash the process.
 _MAX_JSON_BRACKETS = 100
@@ -66,7 +63,8 @@ class Report:
 
     Attributes:
         session_id: The version 4 UUID that tbot created for this start.
-        timestamp: When the start happened, in nanoseconds since 1970-01-01 UTC.
+        timestamp: When it was received, less a random part of a minute, in nanoseconds since
+            1970-01-01 UTC. tbot's own time is ignored, because a clock can identify a machine.
         attributes: The attributes that policy permits, by name.
     """
 
@@ -80,12 +78,15 @@ class Report:
         self.attributes: Mapping[str, str | int] = attributes
 
 
-def parse_report(request: Request, received_at: int) -> Report:
+def parse_report(
+    request: Request, received_at: int, allowed_helpers: Collection[str] = ()
+) -> Report:
     """Parse a request, and let policy decide on it.
 
     Args:
         request: The message.
         received_at: When it was received, in nanoseconds since 1970-01-01 UTC.
+        allowed_helpers: See `policy.decide`.
 
     Raises:
         ConnectError: ``invalid_argument``. It names the field at fault, and not its value.
@@ -110,16 +111,12 @@ def parse_report(request: Request, received_at: int) -> Report:
             "tbot.destinations_kubernetes": start.destinations_kubernetes,
             "tbot.destinations_application": start.destinations_application,
         },
+        allowed_helpers,
     )
     if isinstance(decision, Refused):
         field = str(decision.attribute).replace("tbot.", "start.", 1)
         raise ConnectError(Code.INVALID_ARGUMENT, f"{field}: {decision.reason.value}")
-    timestamp = received_at
-    if request.timestamp is not None:
-        reported = request.timestamp.seconds * 10**9 + request.timestamp.nanos
-        if abs(reported - received_at) <= MAX_CLOCK_SKEW_NS:
-            timestamp = reported
-    return Report(session_id, timestamp, decision.attributes)
+    return Report(session_id, blur_time(received_at), decision.attributes)
 
 
 def unavailable_error(problem: str) -> ConnectError:

@@ -5,7 +5,15 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from typing import Any, cast
 
 from connectrpc.code import Code
@@ -84,9 +92,11 @@ class RelayApp:
 
     Args:
         prefix: The path before that of a call: ``/`` and a secret, or empty.
+        allowed_helpers: See `policy.decide`.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", allowed_helpers: Collection[str] = ()) -> None:
+        self._allowed_helpers = allowed_helpers
         self._observer = ResponseObserver()
         # Fail at startup on invalid configuration.
         self._exporter = build_exporter(Arguments(), self._observer)
@@ -169,7 +179,7 @@ class RelayApp:
         return send_and_record
 
     async def _handle_report(self, request: Request, _: Context) -> None:
-        report = parse_report(request, time.time_ns())
+        report = parse_report(request, time.time_ns(), self._allowed_helpers)
         call = self._calls[asyncio.current_task()]
         self._unread_bytes -= call.unread_bytes
         call.unread_bytes = 0

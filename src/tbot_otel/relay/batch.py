@@ -5,7 +5,6 @@ cost. A `ReportBatch` builds the OTLP message itself, and the exporters' encodin
 replaced with one that calls it. Where that function is missing, the exporter reads the records.
 """
 
-import time
 from collections.abc import Sequence
 from typing import overload
 
@@ -30,7 +29,6 @@ class ReportBatch(Sequence[ReadableLogRecord]):
 
     def __init__(self, reports: Sequence[Report]) -> None:
         self._reports = reports
-        self._observed_at = time.time_ns()
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -47,8 +45,7 @@ class ReportBatch(Sequence[ReadableLogRecord]):
             START.name,
             report.attributes,
             Session.from_report(report.session_id, report.timestamp),
-            timestamp=report.timestamp,
-            observed_timestamp=self._observed_at,
+            report.timestamp,
         )
         return to_readable(record, include_host=False)
 
@@ -61,7 +58,7 @@ class ReportBatch(Sequence[ReadableLogRecord]):
             logs.resource.attributes[_SESSION_ID_INDEX].value.string_value = report.session_id
             record = logs.scope_logs[0].log_records[0]
             record.time_unix_nano = report.timestamp
-            record.observed_time_unix_nano = self._observed_at
+            record.observed_time_unix_nano = report.timestamp
             for name, value in report.attributes.items():
                 attribute = record.attributes.add()
                 attribute.key = name

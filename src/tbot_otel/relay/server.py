@@ -3,6 +3,7 @@
 import functools
 import logging
 import resource
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -46,6 +47,7 @@ def serve(
     *,
     workers: int,
     prefix: str,
+    allowed_helpers: Collection[str],
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
@@ -69,7 +71,9 @@ def serve(
         ssl_key=key,
         workers_kill_timeout=SHUTDOWN_TIMEOUT_SECONDS,
         respawn_failed_workers=True,
-    ).serve(target_loader=functools.partial(_load_app, prefix=prefix))
+    ).serve(
+        target_loader=functools.partial(_load_app, prefix=prefix, allowed_helpers=allowed_helpers)
+    )
 
 
 def _raise_fd_limit(wanted: int) -> int:
@@ -81,9 +85,9 @@ def _raise_fd_limit(wanted: int) -> int:
     return limit
 
 
-def _load_app(_: str, *, prefix: str) -> RelayApp:
+def _load_app(_: str, *, prefix: str, allowed_helpers: Collection[str]) -> RelayApp:
     _configure_log()
-    return RelayApp(prefix)
+    return RelayApp(prefix, allowed_helpers)
 
 
 def _configure_log() -> None:

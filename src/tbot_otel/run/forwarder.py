@@ -25,7 +25,7 @@ from tbot_otel.session import Session, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
     from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -54,6 +54,7 @@ def forward(
     command_pid: int,
     forked_at: float,
     log_fd: int | None = None,
+    allowed_helpers: "Sequence[str]" = (),
 ) -> None:
     """Respond to tbot until nothing is left to do.
 
@@ -63,6 +64,7 @@ def forward(
         command_pid: The process id of tbot.
         forked_at: When this process was forked, on the monotonic clock in seconds.
         log_fd: The descriptor of the log file; None for no log.
+        allowed_helpers: See `policy.decide`.
     """
     # waitress writes to it even where this process was started without one.
     sys.stderr = sys.stderr or os.fdopen(2, "w")
@@ -73,7 +75,8 @@ def forward(
     try:
         # Opened first: later, the process id may be another process's.
         command = _WatchedProcess(command_pid)
-        _Forwarder(_Listener(listener_fd, forked_at), prefix).run_until_done(command)
+        listener = _Listener(listener_fd, forked_at)
+        _Forwarder(listener, prefix, allowed_helpers).run_until_done(command)
     except Exception as error:
         debug = _logger.isEnabledFor(logging.DEBUG)
         _logger.exception(
@@ -127,7 +130,7 @@ class _Listener(socket.socket):
 class _Forwarder:
     """Responds to tbot's calls on the server's threads, from its construction on."""
 
-    def __init__(self, listener: _Listener, prefix: str) -> None:
+    def __init__(self, listener: _Listener, prefix: str, allowed_helpers: "Sequence[str]") -> None:
         from waitress.server import create_server
 
         # Import now what the first record needs.
@@ -137,6 +140,7 @@ class _Forwarder:
         send.import_exporter_module()
         self._target = f"{environment.endpoint()} ({environment.protocol()})"
         self._listener = listener
+        self._allowed_helpers = allowed_helpers
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
@@ -199,11 +203,12 @@ class _Forwarder:
     def _deliver(self, request: "Request", deadline: float) -> None:
         from tbot_otel.connect import parse_report, unavailable_error
 
-        report = parse_report(request, time.time_ns())
+        report = parse_report(request, time.time_ns(), self._allowed_helpers)
         session = Session.from_report(report.session_id, report.timestamp)
         self._sessions.append(session)
         try:
-            sender.submit(StartEvent.from_attributes(report.attributes), session, None)
+            event = StartEvent.from_attributes(report.attributes)
+            sender.submit(event, session, allowed_helpers=self._allowed_helpers)
         except Exception as error:  # noqa: BLE001 - the system may refuse another thread
             session.fail(error)
         outcome = session.flush(max(0.0, deadline - time.monotonic()))

@@ -15,6 +15,7 @@ from tbot_otel.otlp import environment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Sequence
     from typing import NoReturn
 
 ADDRESS_VARIABLE = "TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"
@@ -28,7 +29,9 @@ _REQUIRED_MODULES = ("connectrpc", "waitress")
 _NOT_FORWARDED = "tbot's report is not forwarded, and goes where it would go without tbot-otel"
 
 
-def launch(command: list[str], log_path: str | None = None) -> int:
+def launch(
+    command: list[str], log_path: str | None = None, allowed_helpers: "Sequence[str]" = ()
+) -> int:
     """Replace this process with a command, as if the command had been started directly.
 
     With consent and a supported protocol, a forwarder is forked first, and the command finds its
@@ -38,6 +41,7 @@ def launch(command: list[str], log_path: str | None = None) -> int:
     Args:
         command: The command's words. The first one is a path, or a name to find on ``PATH``.
         log_path: The file that the forwarder appends its log to.
+        allowed_helpers: See `policy.decide`.
 
     Returns:
         `EXIT_NOT_FOUND` or `EXIT_CANNOT_RUN`, after one line on standard error, if the command
@@ -50,7 +54,7 @@ def launch(command: list[str], log_path: str | None = None) -> int:
         if _should_forward():
             problem = _find_missing_extra()
             if problem is None:
-                _start_forwarder(log_path)
+                _start_forwarder(log_path, allowed_helpers)
                 forwarding = True
     except Exception as error:  # noqa: BLE001 - the command must start
         problem = getattr(error, "strerror", None) or type(error).__name__
@@ -97,7 +101,7 @@ def _original_lc_ctype() -> str | None:
 
 
 def _should_forward() -> bool:
-    if not OptInSampler().should_sample().granted:
+    if not OptInSampler().should_sample():
         return False
     if environment.protocol() not in environment.EXPORTER_MODULES:
         return False
@@ -114,7 +118,7 @@ def _find_missing_extra() -> str | None:
     return None
 
 
-def _start_forwarder(log_path: str | None) -> None:
+def _start_forwarder(log_path: str | None, allowed_helpers: "Sequence[str]") -> None:
     """Fork the forwarder, and set its address in the environment.
 
     Raises:
@@ -132,13 +136,19 @@ def _start_forwarder(log_path: str | None) -> None:
         listener.listen(_BACKLOG)
         # Another user of this machine can connect, but does not know the path.
         prefix = f"/{os.urandom(16).hex()}"
-        _fork_forwarder(listener, prefix, null_fd, log_path)
+        _fork_forwarder(listener, prefix, null_fd, log_path, allowed_helpers)
         os.environ[ADDRESS_VARIABLE] = f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}"
     finally:
         listener.close()
 
 
-def _fork_forwarder(listener: "socket", prefix: str, null_fd: int, log_path: str | None) -> None:
+def _fork_forwarder(
+    listener: "socket",
+    prefix: str,
+    null_fd: int,
+    log_path: str | None,
+    allowed_helpers: "Sequence[str]",
+) -> None:
     import _signal
 
     log_fd = None
@@ -170,6 +180,7 @@ def _fork_forwarder(listener: "socket", prefix: str, null_fd: int, log_path: str
                 command_pid=command_pid,
                 forked_at=forked_at,
                 log_fd=log_fd,
+                allowed_helpers=allowed_helpers,
             )
         finally:
             os._exit(0)
