@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import math
 import os
 import sys
 import threading
@@ -83,7 +82,7 @@ class _Sender:
             self._waited_seconds += time.monotonic() - started_at
         except BaseException:  # noqa: BLE001 - of a signal handler, such as KeyboardInterrupt
             # The interpreter would print it, and skip what else it does at exit.
-            self._waited_seconds = math.inf
+            self._waited_seconds = seconds
 
     def _run(self) -> None:
         # Let the caller continue before this thread's imports take the interpreter.

@@ -17,8 +17,8 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
     Without consent this does nothing. With consent, a record is sent over OTLP, through a private
     pipeline, to the endpoint in the standard ``OTEL_EXPORTER_OTLP_*`` variables. At exit, the
     process waits for the record for at most 2 seconds, or ``OTEL_EXPORTER_OTLP_[LOGS_]TIMEOUT``
-    seconds if that is shorter. Once the main thread has ended, as in an exit handler, a first call
-    fails, and a later one may need `Session.flush`.
+    seconds if that is shorter. Call this before the main thread ends: after that, as in an exit
+    handler, the outcome of a first call is FAILED, and a later call may need `Session.flush`.
 
     Args:
         event: The start.
