@@ -9,6 +9,7 @@ from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import TLS_FILES
+from tbot_otel.otlp.batch import EncodedBatch
 from tbot_otel.otlp.environment import has_credential_provider, standard_variable
 from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT
 from tbot_otel.otlp.tls import read_file
@@ -47,7 +48,8 @@ class _ObservedExporter(OTLPLogExporter):
 
     The base class stores its client in the private attribute `_client`, and creates another one
     each time it reconnects. If a release stops using that attribute, responses are not observed,
-    and consent is asked once for each export.
+    and consent is asked once for each export. Without the private method `_translate_data`, an
+    `EncodedBatch` is encoded record by record.
     """
 
     def __init__(self, observer: "ResponseObserver", **arguments: Any) -> None:
@@ -64,6 +66,9 @@ class _ObservedExporter(OTLPLogExporter):
         if hasattr(client, "Export"):
             client.Export = _ObservedCall(client.Export, self._observer)
             self._observer.is_attached = True
+
+    def _translate_data(self, data: Any) -> Any:
+        return data.encode() if isinstance(data, EncodedBatch) else super()._translate_data(data)
 
 
 class _ObservedCall:
