@@ -1,6 +1,7 @@
 """The sessions: each installs its lock file, then runs its checks."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -69,6 +70,23 @@ def oldest(session: nox.Session) -> None:
     """Test with the oldest SDK that is supported, on the oldest Python."""
     install(session, "oldest")
     session.run("pytest", *PARALLEL, *session.posargs)
+
+
+@nox.session(name="next", python=PYTHONS[0])
+def upstream(session: nox.Session) -> None:
+    """Test with a checkout of opentelemetry-python, given as an argument: the next SDK."""
+    if not session.posargs:
+        session.error("expected the path of a checkout: nox --session next -- PATH")
+    path, *words = session.posargs
+    install(session, "newest")
+    locked = set(
+        re.findall("(?m)^(opentelemetry-[a-z-]+)==", Path("requirements/newest.txt").read_text())
+    )
+    folders = [*Path(path).glob("opentelemetry-*"), *Path(path).glob("exporter/opentelemetry-*")]
+    packages = [str(folder.resolve()) for folder in folders if folder.name in locked]
+    # Its instrumentation stays at the release, and asks for the release's exact versions.
+    session.run("uv", "pip", "install", "--quiet", "--no-deps", "--reinstall", *packages)
+    session.run("pytest", *PARALLEL, *words)
 
 
 @nox.session

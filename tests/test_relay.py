@@ -620,7 +620,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
                 [],
                 {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_CERTIFICATE": MARKER},
             ),
-            "protocol grpc: the exporter rejects",
+            "tls: the CA file cannot be read (No such file or directory)",
         ),
         (
             *([], {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": MARKER}),

@@ -24,6 +24,7 @@ from tbot_otel.otlp.environment import EXPORTER_MODULES
 from tbot_otel.otlp.responses import ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
+from tbot_otel.session import Status
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 ATTRIBUTES = st.fixed_dictionaries(
@@ -67,8 +68,8 @@ def test_exporters_use_the_batch_encoder(
     install_batch_encoder()
     install_batch_encoder()
     first, second = (Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES) for _ in range(2))
-    assert export_and_observe(exporter, observer, UnreadableBatch([first])) is None
-    assert export_and_observe(exporter, observer, [*ReportBatch([second])]) is None
+    for batch in (UnreadableBatch([first]), [*ReportBatch([second])]):
+        assert export_and_observe(exporter, observer, batch).status is Status.DELIVERED
     exporter.shutdown()  # type: ignore[no-untyped-call]
     for report in (first, second):
         assert collector.find(report.session_id).event_name == "tbot.start"
@@ -107,5 +108,6 @@ def test_exporter_without_the_encoding_function(monkeypatch: pytest.MonkeyPatch)
         ]
     )
     exporter = RecordingExporter()
-    assert export_and_observe(exporter, ResponseObserver(), batch) is None
+    outcome = export_and_observe(exporter, ResponseObserver(), batch)
+    assert outcome.status is Status.UNOBSERVED
     assert encode_logs(exporter.records) == batch.encode()

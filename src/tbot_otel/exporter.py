@@ -35,7 +35,8 @@ class TbotLogExporter(LogRecordExporter):
     before the first record that may leave.
 
     Args:
-        exporter: In code, an exporter that gets the records in place of an official one.
+        exporter: In code, an exporter that gets the records in place of an official one. Its
+            success is `Status.UNOBSERVED`.
         protocol: ``http/protobuf`` (the default, unless its variable is set) or ``grpc``.
         endpoint: The URL; over HTTP with its path, such as ``http://localhost:4318/v1/logs``.
         headers: A list of mappings with ``name`` and ``value``, or a mapping of names to values.
@@ -97,7 +98,7 @@ class TbotLogExporter(LogRecordExporter):
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._observer = ResponseObserver()
+        self._observer = ResponseObserver(OptInSampler().should_sample)
         self._exporter = self._given_exporter
 
     def _disable(self, error: ExporterConfigurationError) -> None:
@@ -107,28 +108,26 @@ class TbotLogExporter(LogRecordExporter):
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Export the records that may leave, and drop the rest.
 
+        Consent is asked for here, and again before each attempt of the official exporter.
+
         Returns:
-            FAILURE if a record that may leave was not delivered, else SUCCESS.
+            FAILURE if a record that may leave was not accepted, else SUCCESS.
         """
         consent = OptInSampler().should_sample()
         copies = [self._gate.copy(record, consent) for record in batch]
         permitted = [to_readable(copy) for copy in copies if copy is not None]
         if not permitted:
             return LogRecordExportResult.SUCCESS
-        problem = self._send(permitted)
-        if problem is None:
-            outcome = Outcome(Status.DELIVERED, "the Collector accepted it")
-        else:
-            outcome = Outcome(Status.FAILED, problem)
+        outcome = self._send(permitted)
         for record in permitted:
             settle(record, outcome)
-        return LogRecordExportResult.SUCCESS if problem is None else LogRecordExportResult.FAILURE
+        failed = outcome.status is Status.FAILED
+        return LogRecordExportResult.FAILURE if failed else LogRecordExportResult.SUCCESS
 
-    def _send(self, batch: Sequence[ReadableLogRecord]) -> str | None:
-        """Send a batch, and return why it was not delivered; None if it was."""
+    def _send(self, batch: Sequence[ReadableLogRecord]) -> Outcome:
         exporter = None if self._is_shutdown else self._get_exporter()
         if exporter is None:
-            return self._problem or "the exporter is shut down"
+            return Outcome(Status.FAILED, self._problem or "the exporter is shut down")
         return export_and_observe(exporter, self._observer, batch)
 
     def _get_exporter(self) -> LogRecordExporter | None:

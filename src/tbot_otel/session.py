@@ -18,10 +18,12 @@ class Status(Enum):
     """It is still being sent."""
     DELIVERED = "delivered"
     """The Collector accepted it. docs/delivery.md says what that proves."""
+    UNOBSERVED = "unobserved"
+    """It was sent. The Collector's response could not be observed."""
     HANDED_OVER = "handed over"
     """The caller's own pipeline has it. What happened after that is not known here."""
     REFUSED = "refused"
-    """Consent or policy held it back. Nothing left."""
+    """Consent or policy held it back. Nothing left, unless consent ended between two attempts."""
     FAILED = "failed"
     """It was not delivered."""
 

@@ -3,16 +3,17 @@
 import contextlib
 import socket
 import socketserver
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 
 import grpc
 
-from support.processes import free_port
+from support.processes import WAIT_SECONDS, free_port
 
 
 class Response(NamedTuple):
@@ -50,16 +51,32 @@ class StandinServer:
 
 
 class HTTPStandin(StandinServer):
-    """An HTTP server that gives these responses in turn, and repeats the last one."""
+    """An HTTP server that gives these responses in turn, and repeats the last one.
 
-    def __init__(self, *responses: Response) -> None:
+    Args:
+        responses: The responses.
+        tls: The server's TLS settings; None for plain text.
+        on_request: Called after a request has arrived, before the response.
+    """
+
+    def __init__(
+        self,
+        *responses: Response,
+        tls: ssl.SSLContext | None = None,
+        on_request: Callable[[], None] | None = None,
+    ) -> None:
         self.requests: list[ReceivedRequest] = []
+        self.connection_count = 0
         remaining = list(responses)
         standin = self
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                standin.connection_count += 1
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -69,6 +86,8 @@ class HTTPStandin(StandinServer):
                         ReceivedRequest(self.path, headers, body, time.time_ns())
                     )
                     response = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+                if on_request is not None:
+                    on_request()
                 time.sleep(response.delay)
                 self.send_response(response.status)
                 for name, value in response.headers.items():
@@ -84,12 +103,25 @@ class HTTPStandin(StandinServer):
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            # The handshake happens on the connection's own thread.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+            self.endpoint = f"https://localhost:{self._server.server_port}"
 
 
 class GRPCStandin:
     """A gRPC server that gives these status codes in turn, and repeats the last one."""
 
-    def __init__(self, *codes: str, credentials: object = None, body: bytes = b"") -> None:
+    def __init__(
+        self,
+        *codes: str,
+        credentials: object = None,
+        body: bytes = b"",
+        on_request: Callable[[], None] | None = None,
+    ) -> None:
         self.requests: list[ReceivedRequest] = []
         remaining = list(codes or ["OK"])
         lock = threading.Lock()
@@ -99,6 +131,8 @@ class GRPCStandin:
                 metadata = dict(context.invocation_metadata())
                 self.requests.append(ReceivedRequest("", metadata, request, time.time_ns()))
                 code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            if on_request is not None:
+                on_request()
             if code != "OK":
                 context.abort(grpc.StatusCode[code], "prepared")
             return body
@@ -147,27 +181,95 @@ UNREACHABLE_PORTS = {"refused": refused_port, "silent": silent_port}
 
 
 @contextlib.contextmanager
+def streaming_port(head: bytes, chunk: bytes, pause: float) -> Iterator[tuple[int, list[int]]]:
+    """A port that responds to each request with a head, and then with a chunk again and again.
+
+    Args:
+        head: The first bytes of the response.
+        chunk: The bytes that follow without an end.
+        pause: The pause after each chunk, in seconds.
+
+    Yields:
+        The port, and the number of bytes that each connection was sent.
+    """
+    sent: list[int] = []
+    stopped = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.settimeout(WAIT_SECONDS)
+            self.request.recv(65536)
+            index = len(sent)
+            sent.append(0)
+            with contextlib.suppress(OSError):
+                self.request.sendall(head)
+                while not stopped.is_set():
+                    self.request.sendall(chunk)
+                    sent[index] += len(chunk)
+                    stopped.wait(pause)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield int(server.server_address[1]), sent
+        finally:
+            stopped.set()
+            server.shutdown()
+
+
+def _pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            copy += data
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def tunnel_proxy(response: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy for CONNECT: yields its endpoint, and the head of each request."""
+    heads: list[bytes] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += self.rfile.readline()
+            heads.append(head)
+            self.request.sendall(response)
+            if b" 200 " in response:
+                host, port = head.split()[1].decode().rsplit(":", 1)
+                with socket.create_connection((host, int(port))) as upstream:
+                    back = threading.Thread(
+                        target=_pump, args=(upstream, self.request, bytearray())
+                    )
+                    back.start()
+                    _pump(self.request, upstream, bytearray())
+                    back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", heads
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
 def recording_proxy(endpoint: str) -> Iterator[tuple[str, list[bytearray]]]:
     """A proxy for an endpoint: yields its own endpoint, and the bytes sent in each connection."""
     host, port = endpoint.removeprefix("http://").split(":")
     connections: list[bytearray] = []
-
-    def pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                copy += data
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             sent = bytearray()
             connections.append(sent)
             with socket.create_connection((host, int(port))) as upstream:
-                back = threading.Thread(target=pump, args=(upstream, self.request, bytearray()))
+                back = threading.Thread(target=_pump, args=(upstream, self.request, bytearray()))
                 back.start()
-                pump(self.request, upstream, sent)
+                _pump(self.request, upstream, sent)
                 back.join()
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:

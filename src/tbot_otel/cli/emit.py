@@ -1,6 +1,7 @@
 """Send a start of tbot, and print the outcome to standard error.
 
-Exit status: 0 = delivered, or no consent; 1 = not delivered; 2 = a usage error.
+Exit status: 0 = delivered, sent without an observed response, or no consent; 1 = not delivered;
+2 = a usage error.
 """
 
 import argparse
@@ -47,6 +48,10 @@ def run(options: argparse.Namespace) -> int:
     target = f"{environment.endpoint()} ({environment.protocol()})"
     if outcome.status is Status.DELIVERED:
         return _print_and_return(0, f"delivered to {target}, session {session.id}")
+    if outcome.status is Status.UNOBSERVED:
+        return _print_and_return(
+            0, f"sent to {target}, session {session.id}; the response was not observed"
+        )
     if outcome.status is Status.REFUSED:
         return _print_and_return(0, f"nothing was sent: {outcome.reason}")
     reason = outcome.reason

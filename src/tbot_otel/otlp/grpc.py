@@ -1,14 +1,18 @@
 """The official exporter for ``grpc``, with its responses observed."""
 
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from grpc import Compression, RpcError, ssl_channel_credentials
+from grpc import Compression, RpcError, StatusCode, ssl_channel_credentials
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import TLS_FILES
+from tbot_otel.otlp.batch import EncodedBatch
 from tbot_otel.otlp.environment import has_credential_provider, standard_variable
-from tbot_otel.otlp.responses import NOT_ACCEPTED
+from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT
+from tbot_otel.otlp.tls import read_file
 
 if TYPE_CHECKING:
     from tbot_otel.otlp.arguments import Arguments
@@ -23,11 +27,29 @@ _COMPRESSIONS = {
 _CHANNEL_OPTIONS = (("grpc.max_reconnect_backoff_ms", 1000),)
 
 
+# How gRPC's details begin where the Collector did not respond, and parts of them. No other field
+# distinguishes these errors. Details of another form lead to the status code's name.
+_LOCAL_ERRORS = ("failed to connect", "errors resolving", "DNS resolution", "Socket closed")
+_DETAILS = {
+    "resol": "the Collector's name was not found",
+    "Hostname Verification": "tls: the Collector's certificate is not trusted "
+    "(it is for another name)",
+    "Connection refused": "the Collector refused the connection",
+    "Connection reset": "the Collector reset the connection",
+    "Socket closed": "the Collector closed the connection before it responded",
+    "HTTP/2": NOT_OTLP,
+    "http1": NOT_OTLP,
+}
+_TLS_DETAILS = re.compile(r"OPENSSL_internal:([A-Z0-9_]+)(?:: ([a-z ]+))?")
+
+
 class _ObservedExporter(OTLPLogExporter):
-    """The official exporter, which observes each response.
+    """The official exporter, which asks for consent before each attempt and observes each response.
 
     The base class stores its client in the private attribute `_client`, and creates another one
-    each time it reconnects. If a release stops using that attribute, responses are not observed.
+    each time it reconnects. If a release stops using that attribute, responses are not observed,
+    and consent is asked once for each export. Without the private method `_translate_data`, an
+    `EncodedBatch` is encoded record by record.
     """
 
     def __init__(self, observer: "ResponseObserver", **arguments: Any) -> None:
@@ -41,35 +63,60 @@ class _ObservedExporter(OTLPLogExporter):
     @_client.setter
     def _client(self, client: Any) -> None:
         self._observed_client = client
-        if client is not None:
+        if hasattr(client, "Export"):
             client.Export = _ObservedCall(client.Export, self._observer)
+            self._observer.is_attached = True
+
+    def _translate_data(self, data: Any) -> Any:
+        return data.encode() if isinstance(data, EncodedBatch) else super()._translate_data(data)
 
 
 class _ObservedCall:
-    """A gRPC method that observes each of its responses."""
+    """A gRPC method that asks for consent and observes each of its responses."""
 
     def __init__(self, call: Any, observer: "ResponseObserver") -> None:
         self._call = call
         self._observer = observer
 
     def __call__(self, **arguments: Any) -> None:
+        self._observer.check_consent()
         try:
             self._observer.observe_grpc(self._call(**arguments))
         except RpcError as error:
-            self._observer.problem = f"{NOT_ACCEPTED} ({error.code().name})"
+            self._observer.fail(_describe(error))
             raise
+
+
+def _describe(error: Any) -> str:
+    """Return what happened, without a value."""
+    code = error.code()
+    if code is StatusCode.DEADLINE_EXCEEDED:
+        return TIMED_OUT
+    details = str(error.details())
+    if code is StatusCode.UNAVAILABLE and details.startswith(_LOCAL_ERRORS):
+        if match := _TLS_DETAILS.search(details):
+            if match[1] == "CERTIFICATE_VERIFY_FAILED":
+                return f"tls: the Collector's certificate is not trusted ({match[2]})"
+            return f"tls: the connection failed ({match[1]})"
+        for part, reason in _DETAILS.items():
+            if part in details:
+                return reason
+    return f"the Collector did not accept the export ({code.name})"
 
 
 def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> OTLPLogExporter:
     """Build the exporter.
 
     Raises:
-        ExporterConfigurationError: A client's key has no certificate, or the reverse: gRPC would
-            abort the process.
+        ExporterConfigurationError: The endpoint has a login. Or a file for TLS cannot be read. Or a
+            client's key has no certificate, or the reverse: gRPC would abort the process.
     """
-    authority = _read_file(arguments, "ca_file", "CERTIFICATE")
-    key = _read_file(arguments, "key_file", "CLIENT_KEY")
-    certificate = _read_file(arguments, "cert_file", "CLIENT_CERTIFICATE")
+    # gRPC would take it for a part of the host's name, and log it.
+    if "@" in urlsplit(arguments.endpoint or standard_variable("ENDPOINT") or "").netloc:
+        raise ExporterConfigurationError("the endpoint has a login, which only http/protobuf sends")
+    authority = read_file(arguments, "ca_file")
+    key = read_file(arguments, "key_file")
+    certificate = read_file(arguments, "cert_file")
     if (key is None) != (certificate is None):
         raise ExporterConfigurationError(
             "tls: expected both a client key and a client certificate, or neither"
@@ -90,11 +137,3 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> OTLP
         compression=_COMPRESSIONS.get(compression),
         channel_options=_CHANNEL_OPTIONS,
     )
-
-
-def _read_file(arguments: "Arguments", argument: str, variable: str) -> bytes | None:
-    path: Any = arguments.tls.get(argument) or standard_variable(variable)
-    if not path:
-        return None
-    with open(path, "rb") as file:
-        return file.read() or None

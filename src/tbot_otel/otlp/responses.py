@@ -2,61 +2,111 @@
 
 import threading
 
+from tbot_otel.session import Outcome, Status
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import requests
+    from collections.abc import Callable
+
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-NOT_ACCEPTED = "the Collector did not accept the export"
-_NOT_OTLP = "the response is not from an OTLP receiver"
+    from tbot_otel.consent import Consent
+
+NOT_OTLP = "the response is not from an OTLP receiver"
+TIMED_OUT = "the Collector did not respond in time"
 
 
-class ResponseObserver(threading.local):
-    """The response to this thread's last export.
+class ConsentWithdrawnError(Exception):
+    """Consent was withdrawn before an attempt. No exporter retries after this error."""
+
+
+class ResponseObserver:
+    """The outcome of this thread's last export, and the consent that each attempt needs.
 
     Exporters send on the thread that calls them, so each thread sees its own response.
 
+    Args:
+        get_consent: Returns the consent as it is now; None if no consent is needed.
+
     Attributes:
-        problem: Why the response is not a success; None if it is, or was not observed.
+        is_attached: Whether the exporter was built so that its responses are observed.
     """
 
-    problem: str | None = None
+    def __init__(self, get_consent: "Callable[[], Consent] | None" = None) -> None:
+        self.is_attached: bool = False
+        self._get_consent = get_consent
+        self._thread = threading.local()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome of the last attempt; None if it was not observed."""
+        return getattr(self._thread, "outcome", None)
 
     def reset(self) -> None:
         """Forget the last export."""
-        self.problem = None
+        self._thread.outcome = None
 
-    def observe_http(self, response: "requests.Response", **_: object) -> None:
-        """Observe a response over HTTP. This is the response hook of a `requests.Session`."""
-        if 200 <= response.status_code < 300:
-            self.problem = _find_http_problem(response)
+    def check_consent(self) -> None:
+        """Ask for consent. Call this before each attempt.
+
+        Raises:
+            ConsentWithdrawnError: There is no consent anymore.
+        """
+        if self._get_consent is None:
+            return
+        consent = self._get_consent()
+        if not consent.granted:
+            self._thread.outcome = Outcome(Status.REFUSED, consent.reason)
+            raise ConsentWithdrawnError(consent.reason)
+
+    def fail(self, reason: str) -> None:
+        """Record that an attempt failed."""
+        self._thread.outcome = Outcome(Status.FAILED, reason)
+
+    def observe_http(self, status: int, content_type: str, body: bytes | None) -> None:
+        """Observe a response over HTTP.
+
+        Args:
+            status: The status.
+            content_type: The header ``Content-Type``; empty if there is none.
+            body: The body of a successful response; None if it is too large.
+        """
+        if 200 <= status < 300:
+            self._settle(_find_http_problem(content_type, body))
         else:
-            self.problem = f"the Collector responded with {response.status_code}"
+            self.fail(f"the Collector responded with {status}")
 
     def observe_grpc(self, response: "ExportLogsServiceResponse") -> None:
         """Observe a successful response over gRPC."""
-        self.problem = _describe_rejected(response.partial_success.rejected_log_records)
+        self._settle(_describe_rejected(response.partial_success.rejected_log_records))
+
+    def _settle(self, problem: str | None) -> None:
+        if problem is None:
+            self._thread.outcome = Outcome(Status.DELIVERED, "the Collector accepted it")
+        else:
+            self.fail(problem)
 
 
-def _find_http_problem(response: "requests.Response") -> str | None:
+def _find_http_problem(content_type: str, body: bytes | None) -> str | None:
     # The exporter has imported these already.
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-    if not response.content:
+    if body == b"":
         return None
-    content_type = response.headers.get("Content-Type", "")
+    if body is None or content_type.startswith("text/"):
+        return NOT_OTLP
     try:
         if content_type.startswith("application/json"):
-            partial = response.json().get("partialSuccess") or {}
+            import json
+
+            partial = json.loads(body).get("partialSuccess") or {}
             rejected = int(partial.get("rejectedLogRecords") or 0)
-        elif content_type.startswith("text/"):
-            return _NOT_OTLP
         else:
-            message = ExportLogsServiceResponse.FromString(response.content)
+            message = ExportLogsServiceResponse.FromString(body)
             rejected = message.partial_success.rejected_log_records
-    except (AttributeError, TypeError, ValueError, DecodeError):
-        return _NOT_OTLP
+    except (AttributeError, RecursionError, TypeError, ValueError, DecodeError):
+        return NOT_OTLP
     return _describe_rejected(rejected)
 
 

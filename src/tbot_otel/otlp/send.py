@@ -5,7 +5,7 @@ from importlib import import_module
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
-from tbot_otel.otlp.responses import NOT_ACCEPTED
+from tbot_otel.session import Outcome, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "Log
 
     Args:
         arguments: The arguments.
-        observer: Observes the Collector's responses. Over HTTP, a credential provider that brings
-            its own session prevents that.
+        observer: Is asked for consent before each attempt, and observes the Collector's responses.
+            Over HTTP, a credential provider that brings its own session prevents both.
 
     Raises:
         ExporterConfigurationError: The protocol is not supported, its package is not installed, or
@@ -59,37 +59,52 @@ def export_and_observe(
     exporter: "LogRecordExporter",
     observer: "ResponseObserver",
     batch: "Sequence[ReadableLogRecord]",
-) -> str | None:
-    """Export a batch, and return why it was not delivered; None if it was.
+) -> Outcome:
+    """Export a batch, and return its outcome.
 
     Args:
         exporter: An exporter that `build_exporter` returned, or any other.
         observer: The observer that was given to `build_exporter`.
         batch: The records.
+
+    Returns:
+        DELIVERED, UNOBSERVED, REFUSED or FAILED.
     """
-    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+    from opentelemetry.context import attach, detach, set_value
     from opentelemetry.sdk._logs.export import LogRecordExportResult
 
     observer.reset()
+    problem = "the exporter reported a failure"
+    succeeded = raised = False
     # An instrumented HTTP or gRPC client would add a trace's ids to the request.
-    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    token = attach(set_value(_suppression_key(), True))
     try:
         succeeded = exporter.export(batch) is LogRecordExportResult.SUCCESS
     except Exception as error:  # noqa: BLE001 - an exporter's error must not reach the caller
-        kind = (
-            "the Collector did not respond" if isinstance(error, OSError) else "the export failed"
-        )
-        problem = observer.problem or f"{kind} ({type(error).__name__})"
-        _logger.warning("%d records were not delivered: %s", len(batch), problem)
-        return problem
+        problem = f"the export failed ({type(error).__name__})"
+        raised = True
     finally:
         detach(token)
-    if not succeeded:
-        # The official exporter has logged why.
-        return observer.problem or NOT_ACCEPTED
-    if observer.problem:
-        _logger.warning("%d records were not delivered: %s", len(batch), observer.problem)
-    return observer.problem
+    outcome = observer.outcome
+    if outcome is None and succeeded:
+        return Outcome(Status.UNOBSERVED, "it was sent; the Collector's response was not observed")
+    if outcome is None or (outcome.status is Status.DELIVERED and not succeeded):
+        outcome = Outcome(Status.FAILED, problem)
+    # A failure that the official exporter reported is in its own log.
+    if outcome.status is Status.FAILED and (succeeded or raised):
+        _logger.warning("%d records were not delivered: %s", len(batch), outcome.reason)
+    return outcome
+
+
+def _suppression_key() -> str:
+    """Return the key that turns instrumentation off.
+
+    The API has no public name for it. Without the private one, instrumentation still reads the
+    older key.
+    """
+    from opentelemetry import context
+
+    return str(getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"))
 
 
 def import_exporter_module() -> "ModuleType":

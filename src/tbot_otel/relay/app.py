@@ -27,12 +27,14 @@ from tbot_otel.connect import (
     asgi_application,
     parse_report,
 )
+from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import Arguments
-from tbot_otel.otlp.responses import ResponseObserver
+from tbot_otel.otlp.responses import TIMED_OUT, ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.relay.committer import Committer
 from tbot_otel.relay.metrics import Metrics
+from tbot_otel.session import Status
 
 _logger = logging.getLogger("tbot_otel.relay")
 
@@ -49,7 +51,6 @@ BODY_TIMEOUT_SECONDS = 5.0
 
 _SWEEP_INTERVAL_SECONDS = 0.5
 _MAX_CONCURRENT_PROBES = 64
-_TIMED_OUT = "the Collector did not respond in time"
 _TOO_MANY_CALLS = {
     "code": Code.RESOURCE_EXHAUSTED.value,
     "message": "too many calls are in flight",
@@ -100,6 +101,11 @@ class RelayApp:
         self._observer = ResponseObserver()
         # Fail at startup on invalid configuration.
         self._exporter = build_exporter(Arguments(), self._observer)
+        if not self._observer.is_attached:
+            raise ExporterConfigurationError(
+                "the relay cannot observe the Collector's responses: "
+                "a credential provider's session, or this exporter's version, hides them"
+            )
         install_batch_encoder()
         self._committer = Committer(self._export)
         self._connect = asgi_application(self._handle_report, prefix)
@@ -111,7 +117,8 @@ class RelayApp:
 
     def _export(self, reports: Sequence[Report]) -> str | None:
         started_at = time.monotonic()
-        problem = export_and_observe(self._exporter, self._observer, ReportBatch(reports))
+        outcome = export_and_observe(self._exporter, self._observer, ReportBatch(reports))
+        problem = None if outcome.status is Status.DELIVERED else outcome.reason
         if problem != self._last_problem:
             # On a change only: there can be hundreds of exports a second.
             if problem is None:
@@ -214,7 +221,7 @@ class RelayApp:
                 # It still waits for its body.
                 cast("asyncio.Task[Any]", task).cancel()
             elif not call.result.done():
-                call.result.set_result(_TIMED_OUT)
+                call.result.set_result(TIMED_OUT)
         self._committer.drop_abandoned()
 
 

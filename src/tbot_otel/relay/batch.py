@@ -1,10 +1,11 @@
 """A batch of reports that official exporters accept, with a faster encoding.
 
 Each start has its own Resource. Building, comparing and encoding those is most of an export's
-cost. A `ReportBatch` builds the OTLP message itself, and the exporters' encoding function is
-replaced with one that calls it. Where that function is missing, the exporter reads the records.
+cost. A `ReportBatch` builds the OTLP message itself. Where an exporter cannot be made to use that,
+it reads the records.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import overload
 
@@ -15,12 +16,15 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 
 from tbot_otel.connect import Report
 from tbot_otel.otlp import send
+from tbot_otel.otlp.batch import EncodedBatch
 from tbot_otel.record import EventLogRecord, to_readable
 from tbot_otel.registry import START
 from tbot_otel.session import Session
 
+_logger = logging.getLogger("tbot_otel.relay")
 
-class ReportBatch(Sequence[ReadableLogRecord]):
+
+class ReportBatch(EncodedBatch):
     """Reports that are exported together.
 
     Args:
@@ -80,10 +84,18 @@ _SESSION_ID_INDEX = [item.key for item in _TEMPLATE.resource.attributes].index("
 
 
 def install_batch_encoder() -> None:
-    """Replace the encoding function of the official exporter that the variables select."""
+    """Make the official exporter that the variables select use `ReportBatch.encode`.
+
+    gRPC's exporter has the method `_translate_data` for it, which `tbot_otel.otlp.grpc` overrides.
+    That of HTTP calls the function `encode_logs` of its module, which is replaced.
+    """
     module = send.import_exporter_module()
-    if vars(module).get(encode_logs.__name__) is encode_logs:
+    if hasattr(getattr(module, "OTLPLogExporter", None), "_translate_data"):
+        return
+    if vars(module).get(encode_logs.__name__) in (encode_logs, _encode):
         setattr(module, encode_logs.__name__, _encode)
+    else:
+        _logger.warning("exports take longer: this exporter's encoding could not be replaced")
 
 
 def _encode(batch: Sequence[ReadableLogRecord]) -> ExportLogsServiceRequest:

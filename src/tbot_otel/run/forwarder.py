@@ -1,8 +1,9 @@
 """The forwarder: receives tbot's report, sends it to the Collector, and exits.
 
-It responds to tbot when the Collector has accepted the report, or with ``unavailable`` if that
-takes too long. HTTP is waitress's work, the protocol is `connect`'s, sending is `sender`'s. Slow
-imports come after the log is set up, so that a failed import is logged.
+It responds to tbot when the Collector has accepted the report, or when it was sent and responses
+are not observed, or with ``unavailable`` if that takes too long. HTTP is waitress's work, the
+protocol is `connect`'s, sending is `sender`'s. Slow imports come after the log is set up, so that a
+failed import is logged.
 """
 
 import contextlib
@@ -43,6 +44,7 @@ _MAX_BODY_BYTES = 2**17
 _MAX_HEADER_BYTES = 2**14
 _MAX_CONNECTIONS = 256
 _NO_TIME = float("inf")
+_SENT = (Status.DELIVERED, Status.UNOBSERVED)
 
 _logger = logging.getLogger("tbot_otel.run")
 
@@ -144,6 +146,7 @@ class _Forwarder:
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
+        self._thread = threading.local()
         self._sessions: list[Session] = []
         max_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._application = connect.wsgi_application(self._handle_report, prefix)
@@ -180,7 +183,11 @@ class _Forwarder:
         # Requests without the secret path are not tbot's.
         if environ["PATH_INFO"].startswith(self._prefix):
             if response_status.startswith("200 "):
-                _logger.info("tbot's start was delivered to %s", self._target)
+                if self._thread.status is Status.DELIVERED:
+                    line = "tbot's start was delivered to %s"
+                else:
+                    line = "tbot's start was sent to %s; the response was not observed"
+                _logger.info(line, self._target)
             else:
                 # Connect's errors are JSON; HTTP's have no body.
                 problem = json.loads(b"".join(body) or "{}").get("message", response_status)
@@ -214,7 +221,8 @@ class _Forwarder:
         outcome = session.flush(max(0.0, deadline - time.monotonic()))
         if outcome.status is Status.PENDING:
             raise unavailable_error("the Collector did not respond in time")
-        if outcome.status is not Status.DELIVERED:
+        self._thread.status = outcome.status
+        if outcome.status not in _SENT:
             raise unavailable_error(outcome.reason)
 
     def run_until_done(self, command: "_WatchedProcess") -> None:
@@ -237,7 +245,7 @@ class _Forwarder:
             _logger.info("tbot did not report a start")
 
     def _has_delivered(self) -> bool:
-        return any(session.flush(0).status is Status.DELIVERED for session in self._sessions)
+        return any(session.flush(0).status in _SENT for session in self._sessions)
 
 
 class _WatchedProcess:
