@@ -61,6 +61,7 @@ HTTP_RESPONSES: dict[str, tuple[list[Response], str, str]] = {
         REJECTED,
     ),
     "broken JSON": ([Response(200, b"{", JSON)], "FAILED", NOT_A_RECEIVER),
+    "too large": ([Response(200, b"{}" + b" " * 2**16, JSON)], "FAILED", NOT_A_RECEIVER),
     "portal": ([html(b"<!DOCTYPE html><html>Log in</html>")], "FAILED", NOT_A_RECEIVER),
     "portal, after a line": ([html(b"\r\n<html>Log in</html>\n")], "FAILED", NOT_A_RECEIVER),
     # This page is also a protobuf message of unknown fields.

@@ -426,7 +426,7 @@ def test_login_is_not_logged(protocol: str) -> None:
     sent = record_start_in_process(
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://alice:s3cret@127.0.0.1:{free_port()}",
-        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        OTEL_EXPORTER_OTLP_TIMEOUT="0.5",
     )
     assert (sent.status, sent.reason) == (
         "FAILED",

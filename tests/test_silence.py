@@ -213,7 +213,8 @@ def test_import_of_package(package: str) -> None:
 LIBRARY_MODULES = ["bot_config", "exporter", "gate", "processor", "record", "resource"]
 # Modules that a process imports only with consent, or for a report of another process.
 SENDING_MODULES = [
-    *("connect", "connect.tbot_pb", "otlp.encoding", "otlp.grpc", "otlp.http"),
+    *("connect", "connect.tbot_pb", "otlp.batch", "otlp.encoding", "otlp.grpc", "otlp.http"),
+    "otlp.requests_session",
     *("relay.app", "relay.batch", "relay.committer", "relay.metrics", "relay.server"),
 ]
 STANDARD_LIBRARY_MODULES = [
@@ -393,7 +394,7 @@ def test_audit_sees_record_start() -> None:
         audit = audit_process(RECORD_START, WITH_CONSENT | endpoint)
     assert "socket.connect" in audit.events
     assert any(name.startswith("tbot_otel.") for name in audit.threads)
-    assert {"opentelemetry", "requests", "google.protobuf"} <= {*audit.modules}
+    assert {"opentelemetry", "google.protobuf"} <= {*audit.modules}
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

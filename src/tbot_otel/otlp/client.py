@@ -6,6 +6,9 @@ importing another one takes a sixth of a short process; only a proxy needs `urll
 """
 
 import base64
+
+# A name lookup imports it, and a child that was forked meanwhile could not import it anymore.
+import encodings.idna  # noqa: F401
 import functools
 import http.client
 import io

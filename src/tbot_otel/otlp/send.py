@@ -108,6 +108,7 @@ def _suppression_key() -> str:
 
 
 def import_exporter_module() -> "ModuleType":
-    """Import the module of the official exporter that the variables select, and return it."""
-    module = environment.EXPORTER_MODULES[environment.protocol()]
-    return import_module(f"{module}._log_exporter")
+    """Import what the variables' protocol needs, and return the official exporter's module."""
+    protocol = environment.protocol()
+    import_module(f"tbot_otel.otlp.{protocol.partition('/')[0]}")
+    return import_module(f"{environment.EXPORTER_MODULES[protocol]}._log_exporter")
