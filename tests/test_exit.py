@@ -21,7 +21,7 @@ RUNS = 100 if LONG_PROFILE else 3
 # Python 3.12.0 to 3.12.2 start none.
 STARTS_THREADS_AT_EXIT = sys.version_info[:2] != (3, 12)
 
-# A busy machine can need more than 2 seconds for a delivery, and more than 1 for imports.
+# A busy machine can need more than 2 seconds for a delivery, or for imports.
 PRELUDE = """
 import os, signal, sys, threading, time
 from tbot_otel import StartEvent, record_start

@@ -473,7 +473,7 @@ def test_exit_is_bounded_by_the_timeout(protocol: str, form: str) -> None:
     assert seconds < 0.3 + MARGIN
 
 
-# By default, a fork waits for imports for one second, which is too short on a busy machine.
+# By default, a fork waits for imports for two seconds, which are too short on a busy machine.
 FORK_SCRIPT = """
 import os, signal, sys, time
 from tbot_otel import StartEvent, forking, record_start

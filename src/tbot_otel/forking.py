@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORK_WAIT_TIMEOUT_SECONDS = 1.0
+FORK_WAIT_TIMEOUT_SECONDS = 2.0
 """The longest time that a fork waits for imports."""
 
 _lock = threading.RLock()
