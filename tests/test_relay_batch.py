@@ -20,7 +20,7 @@ from tbot_otel.connect import Report
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.environment import EXPORTER_MODULES
 from tbot_otel.otlp.responses import ResponseObserver
-from tbot_otel.otlp.send import build_exporter, export_and_observe
+from tbot_otel.otlp.send import build_exporter, export_and_observe, import_exporter_module
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.session import Status
 
@@ -65,6 +65,9 @@ def test_exporters_use_the_batch_encoder(
     exporter = build_exporter(Arguments(), observer)
     install_batch_encoder()
     install_batch_encoder()
+    # The exporter of gRPC has a method to override.
+    module = import_exporter_module()
+    assert (vars(module)["encode_logs"] is encode_logs) == (protocol == "grpc")
     first, second = (Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES) for _ in range(2))
     for batch in (UnreadableBatch([first]), [*ReportBatch([second])]):
         assert export_and_observe(exporter, observer, batch).status is Status.DELIVERED

@@ -173,7 +173,8 @@ def test_session(status: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert [request.path for request in collector.requests] == ["/v1/logs"] * 2
     for request in collector.requests:
         assert request.headers["x-tenant"] == "blue"
-        assert not request.headers.keys() & {"cookie", "authorization"}
+        assert not request.headers.keys() & {"cookie", "authorization", "accept"}
+        assert request.headers["accept-encoding"] == "identity"
 
 
 REQUESTS_SCRIPT = """
@@ -340,6 +341,13 @@ def test_refused(protocol: str) -> None:
     """A Collector that is down is named as such."""
     outcome = export_once(protocol, f"http://127.0.0.1:{free_port()}", timeout=500)
     assert outcome.reason == "the Collector refused the connection"
+
+
+def test_unavailable() -> None:
+    """Over gRPC, what the Collector says of its own connections is not said of ours."""
+    with GRPCStandin("UNAVAILABLE") as collector:
+        outcome = export_once("grpc", collector.endpoint, timeout=500)
+    assert outcome.reason == "the Collector did not accept the export (UNAVAILABLE)"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -134,7 +134,7 @@ class GRPCStandin:
             if on_request is not None:
                 on_request()
             if code != "OK":
-                context.abort(grpc.StatusCode[code], "prepared")
+                context.abort(grpc.StatusCode[code], "upstream: Connection refused")
             return body
 
         # Without serializers, a message is its bytes.
