@@ -49,7 +49,7 @@ from opentelemetry.trace import (
 
 from support.fuzzing import examples
 from support.otlp import PROTOCOLS
-from support.processes import run_python
+from support.processes import free_port, run_python
 from tbot_otel import (
     InvalidEventError,
     StartEvent,
@@ -768,7 +768,8 @@ def test_malformed_file(
             ["events", "{}"],
         ]
     ),
-    secret=SECRETS.filter(lambda text: not text.startswith("-")),
+    # A number is a valid count.
+    secret=SECRETS.filter(lambda text: not text.startswith("-") and not text.isdecimal()),
 )
 def test_invalid_argument(http_server: RecordingServer, words: list[str], secret: str) -> None:
     """An invalid argument causes an error of one line, which does not repeat it."""
@@ -981,6 +982,41 @@ def test_credentials_of_an_endpoint(http_server: RecordingServer, command: list[
     assert f"http://127.0.0.1:{http_server.port}/" in output.getvalue()
     assert_absent(secrets, output.getvalue())
     http_server.take_received()
+
+
+LOGGING_SCRIPT = """
+import logging, sys
+if sys.argv[1:]:
+    logging.basicConfig(level=logging.DEBUG)
+from tbot_otel import StartEvent, record_start
+print(record_start(StartEvent(run_mode="daemon", version="18.3.0")).flush(30).status.name)
+"""
+
+
+@pytest.mark.parametrize("login", ["", "a-user-name:a-password@"], ids=["no login", "login"])
+@pytest.mark.parametrize("port", ["accepted", "refused"])
+@pytest.mark.parametrize("words", [[], ["debug"]], ids=["default logging", "debug logging"])
+def test_logs_of_libraries(server: RecordingServer, words: list[str], port: str, login: str) -> None:
+    """No library logs a header, a query or a login while we send."""
+    secrets = ["a-user-name", "a-password", "a-token-in-the-query", "a-token-in-a-header"]
+    *_, query, header = secrets
+    host = f"{login}127.0.0.1:{server.port if port == 'accepted' else free_port()}"
+    suffix = "" if server.protocol == "grpc" else f"/v1/logs?{query}"
+    environ = {
+        **server.environ,
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://{host}{suffix}",
+        # The second one is malformed.
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-tenant={header},authorization: {header}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }
+    done = run_python("-c", LOGGING_SCRIPT, *words, timeout=60, **environ)
+    login_is_refused = login and server.protocol == "grpc"
+    is_delivered = port == "accepted" and not login_is_refused
+    assert (done.returncode, done.stdout) == (0, "DELIVERED\n" if is_delivered else "FAILED\n")
+    assert_absent(secrets, done.stderr)
+    if not login_is_refused:
+        assert "is malformed" in done.stderr
+    server.take_received()
 
 
 AUTOCONFIGURATION_SCRIPT = """

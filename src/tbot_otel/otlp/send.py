@@ -5,6 +5,7 @@ from importlib import import_module
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
+from tbot_otel.otlp.logs import hidden_logs
 from tbot_otel.session import Outcome, Status
 
 TYPE_CHECKING = False
@@ -34,15 +35,12 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "Log
             its exporter rejects the arguments or variables.
     """
     protocol = arguments.protocol or environment.protocol()
+    if protocol not in environment.EXPORTER_MODULES:
+        raise ExporterConfigurationError(environment.UNSUPPORTED_PROTOCOL)
     try:
-        if protocol == "http/protobuf":
-            from tbot_otel.otlp import http
-
-            return http.build_exporter(arguments, observer)
-        if protocol == "grpc":
-            from tbot_otel.otlp import grpc
-
-            return grpc.build_exporter(arguments, observer)
+        module = import_module(f"tbot_otel.otlp.{protocol.partition('/')[0]}")
+        with hidden_logs() as levels:
+            exporter: LogRecordExporter = module.build_exporter(arguments, observer)
     except ExporterConfigurationError:
         raise
     except Exception as error:
@@ -52,7 +50,12 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "Log
             f"protocol {protocol}: the exporter rejects its arguments or OTEL_EXPORTER_OTLP_* "
             f"variables ({type(error).__name__})"
         ) from error
-    raise ExporterConfigurationError(environment.UNSUPPORTED_PROTOCOL)
+    if max(levels, default=0) >= logging.WARNING:
+        _logger.warning(
+            "an OTEL_EXPORTER_OTLP_* variable, such as that of the headers, is malformed, and a "
+            "part of it is ignored"
+        )
+    return exporter
 
 
 def export_and_observe(
@@ -75,14 +78,14 @@ def export_and_observe(
 
     observer.reset()
     problem = "the exporter reported a failure"
-    succeeded = raised = False
+    succeeded = False
     # An instrumented HTTP or gRPC client would add a trace's ids to the request.
     token = attach(set_value(_suppression_key(), True))
     try:
-        succeeded = exporter.export(batch) is LogRecordExportResult.SUCCESS
+        with hidden_logs():
+            succeeded = exporter.export(batch) is LogRecordExportResult.SUCCESS
     except Exception as error:  # noqa: BLE001 - an exporter's error must not reach the caller
         problem = f"the export failed ({type(error).__name__})"
-        raised = True
     finally:
         detach(token)
     outcome = observer.outcome
@@ -90,8 +93,7 @@ def export_and_observe(
         return Outcome(Status.UNOBSERVED, "it was sent; the Collector's response was not observed")
     if outcome is None or (outcome.status is Status.DELIVERED and not succeeded):
         outcome = Outcome(Status.FAILED, problem)
-    # A failure that the official exporter reported is in its own log.
-    if outcome.status is Status.FAILED and (succeeded or raised):
+    if outcome.status is Status.FAILED:
         _logger.warning("%d records were not delivered: %s", len(batch), outcome.reason)
     return outcome
 
