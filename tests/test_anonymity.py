@@ -996,7 +996,9 @@ print(record_start(StartEvent(run_mode="daemon", version="18.3.0")).flush(30).st
 @pytest.mark.parametrize("login", ["", "a-user-name:a-password@"], ids=["no login", "login"])
 @pytest.mark.parametrize("port", ["accepted", "refused"])
 @pytest.mark.parametrize("words", [[], ["debug"]], ids=["default logging", "debug logging"])
-def test_logs_of_libraries(server: RecordingServer, words: list[str], port: str, login: str) -> None:
+def test_logs_of_libraries(
+    server: RecordingServer, words: list[str], port: str, login: str
+) -> None:
     """No library logs a header, a query or a login while we send."""
     secrets = ["a-user-name", "a-password", "a-token-in-the-query", "a-token-in-a-header"]
     *_, query, header = secrets
