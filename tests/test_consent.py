@@ -89,7 +89,7 @@ def assert_consent(consent: Consent, reason: str) -> None:
     granted = reason == OPTS_IN
     assert consent.reason == reason
     assert consent.variable == reason.partition(" ")[0]
-    assert consent.granted is granted
+    assert consent.granted is bool(consent) is granted
     assert repr(consent) == f"Consent({granted}, {consent.variable!r}, {reason!r})"
 
 

@@ -199,6 +199,23 @@ def test_tls(official: Official, tmp_path: Path) -> None:
             relay.report()
 
 
+def test_output_hides_variables(tmp_path: Path) -> None:
+    """The relay prints no header, query or login of the Collector, although libraries log them."""
+    secrets = ("a-user-name", "a-password", "a-token-in-the-query", "a-token-in-a-header")
+    user, password, query, header = secrets
+    endpoint = f"http://{user}:{password}@127.0.0.1:{free_port()}/v1/logs?{query}"
+    environ = {
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization: {header}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_LOG_LEVEL": "debug",
+    }
+    with running_relay(tmp_path, "", **environ) as relay:
+        assert relay.report() == (503, "unavailable")
+        assert "the Collector does not accept exports" in relay.output()
+    assert not [secret for secret in secrets if secret in relay.output()]
+
+
 def test_path_secret(tmp_path: Path) -> None:
     """With a secret, only the path with it accepts reports. No response or log repeats it."""
     secret = "a-Secret_of-16-or-more"

@@ -55,7 +55,7 @@ class ResponseObserver:
         if self._get_consent is None:
             return
         consent = self._get_consent()
-        if not consent.granted:
+        if not consent:
             self._thread.outcome = Outcome(Status.REFUSED, consent.reason)
             raise ConsentWithdrawnError(consent.reason)
 
