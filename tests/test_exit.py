@@ -272,7 +272,7 @@ def test_waits_together(monkeypatch: pytest.MonkeyPatch) -> None:
     session: Any = SimpleNamespace(flush=flush)
     monkeypatch.setattr(sender, "time", SimpleNamespace(monotonic=lambda: now))
     own = _Sender()
-    own._pending.append((EVENT, session, None, ()))
+    own._pending.append((EVENT, session, None))
     for _ in range(3):
         own.wait(2.0)
     assert waits == [2.0, 1.0, 0.5]

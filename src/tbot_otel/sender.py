@@ -16,7 +16,7 @@ from tbot_otel.session import Outcome, Session, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from opentelemetry._logs import Logger, LoggerProvider
 
@@ -46,18 +46,12 @@ class _Sender:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pending: deque[tuple[StartEvent, Session, LoggerProvider | None, Collection[str]]] = (
-            deque()
-        )
+        self._pending: deque[tuple[StartEvent, Session, LoggerProvider | None]] = deque()
         self._running = False
         self._waited_seconds = 0.0
 
     def submit(
-        self,
-        event: "StartEvent",
-        session: Session,
-        provider: "LoggerProvider | None",
-        allowed_helpers: "Collection[str]",
+        self, event: "StartEvent", session: Session, provider: "LoggerProvider | None"
     ) -> None:
         with self._lock:
             if len(self._pending) == MAX_PENDING_STARTS:
@@ -68,7 +62,7 @@ class _Sender:
                 _register_wait_at_exit()
                 threading.Thread(target=self._run, name="tbot_otel", daemon=True).start()
                 self._running = True
-            self._pending.append((event, session, provider, allowed_helpers))
+            self._pending.append((event, session, provider))
 
     def wait(self, seconds: float) -> None:
         """Wait for the pending starts. The waits of a process last this long together."""
@@ -76,7 +70,7 @@ class _Sender:
         deadline = started_at + seconds - self._waited_seconds
         try:
             with self._lock:
-                sessions = [session for _, session, *_ in self._pending]
+                sessions = [session for _, session, _ in self._pending]
             for session in sessions:
                 session.flush(max(0.0, deadline - time.monotonic()))
             self._waited_seconds += time.monotonic() - started_at
@@ -93,14 +87,14 @@ class _Sender:
                 if not self._pending:
                     self._running = False
                     break
-                event, session, provider, allowed_helpers = self._pending[0]
+                event, session, provider = self._pending[0]
             try:
                 with importing():
                     from tbot_otel import exporter as plugin
                     from tbot_otel import record as records
                 record = records.start_record(event, session)
                 if provider is None:
-                    exporter = exporter or plugin.TbotLogExporter(allowed_helpers=allowed_helpers)
+                    exporter = exporter or (_build_exporter or plugin.TbotLogExporter)()
                     exporter.export([records.to_readable(record)])
                 else:
                     _emit(record, provider)
@@ -145,27 +139,27 @@ def _is_enabled(logger: "Logger") -> bool:
 
 
 _sender = _Sender()
+_build_exporter: "Callable[[], TbotLogExporter] | None" = None
 
 
-def submit(
-    event: "StartEvent",
-    session: Session,
-    provider: "LoggerProvider | None" = None,
-    allowed_helpers: "Collection[str]" = (),
-) -> None:
+def use_exporter(build: "Callable[[], TbotLogExporter]") -> None:
+    """Set how the private pipeline of this process builds its exporter."""
+    global _build_exporter
+    _build_exporter = build
+
+
+def submit(event: "StartEvent", session: Session, provider: "LoggerProvider | None" = None) -> None:
     """Send a start in the background.
 
     Args:
         event: The start.
         session: Its session, which gets the outcome.
         provider: The pipeline to emit it into; None for the private one.
-        allowed_helpers: For the private pipeline: see `policy.decide`. It is the same for every
-            start of a process.
     """
     if _SDK_MUST_BE_IMPORTED_IN_CALLER:
         import opentelemetry.sdk._logs  # noqa: F401 - for later imports on the thread
     session.track()
-    _sender.submit(event, session, provider, allowed_helpers)
+    _sender.submit(event, session, provider)
 
 
 def _reset_after_fork() -> None:

@@ -6,8 +6,6 @@ from tbot_otel.session import Outcome, Session, Status, new_for_pipeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from opentelemetry._logs import LoggerProvider
 
 
@@ -37,21 +35,6 @@ def record_start(event: StartEvent, *, logger_provider: "LoggerProvider | None" 
         raise TypeError("event: expected a StartEvent")
     if logger_provider is not None and not callable(getattr(logger_provider, "get_logger", None)):
         raise TypeError("logger_provider: expected a LoggerProvider")
-    return submit_start(event, logger_provider)
-
-
-def submit_start(
-    event: StartEvent,
-    logger_provider: "LoggerProvider | None" = None,
-    allowed_helpers: "Collection[str]" = (),
-) -> Session:
-    """Record a start as `record_start` does, for the owner of the Collector.
-
-    Args:
-        event: The start.
-        logger_provider: See `record_start`.
-        allowed_helpers: For the private pipeline: see `policy.decide`.
-    """
     session = Session() if logger_provider is None else new_for_pipeline()
     consent = OptInSampler().should_sample()
     if not consent:
@@ -60,7 +43,7 @@ def submit_start(
     try:
         from tbot_otel import sender
 
-        sender.submit(event, session, logger_provider, allowed_helpers)
+        sender.submit(event, session, logger_provider)
     except Exception as error:  # noqa: BLE001 - an error must not reach the caller
         session.fail(error)
     return session

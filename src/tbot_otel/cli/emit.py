@@ -31,9 +31,11 @@ def run(options: argparse.Namespace) -> int:
 
     import logging
 
+    from tbot_otel import sender
+    from tbot_otel.exporter import TbotLogExporter
     from tbot_otel.otlp import environment
     from tbot_otel.session import Outcome, Status
-    from tbot_otel.start import submit_start
+    from tbot_otel.start import record_start
 
     event, lines = _source.read(options)
     _source.print_lines(lines)
@@ -43,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
     timeout = environment.timeout_seconds()
     wait = MAX_WAIT_SECONDS if timeout is None else min(timeout, MAX_WAIT_SECONDS)
-    session = submit_start(event, allowed_helpers=options.allowed_helpers)
+    sender.use_exporter(lambda: TbotLogExporter(allowed_helpers=options.allowed_helpers))
+    session = record_start(event)
     outcome = session.flush(wait)
     target = f"{environment.endpoint()} ({environment.protocol()})"
     if outcome.status is Status.DELIVERED:

@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 
 from tbot_otel import sender
 from tbot_otel.events import StartEvent
@@ -143,6 +144,7 @@ class _Forwarder:
         self._target = f"{environment.endpoint()} ({environment.protocol()})"
         self._listener = listener
         self._allowed_helpers = allowed_helpers
+        sender.use_exporter(partial(exporter.TbotLogExporter, allowed_helpers=allowed_helpers))
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
@@ -215,7 +217,7 @@ class _Forwarder:
         self._sessions.append(session)
         try:
             event = StartEvent.from_attributes(report.attributes)
-            sender.submit(event, session, allowed_helpers=self._allowed_helpers)
+            sender.submit(event, session)
         except Exception as error:  # noqa: BLE001 - the system may refuse another thread
             session.fail(error)
         outcome = session.flush(max(0.0, deadline - time.monotonic()))
