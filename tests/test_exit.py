@@ -204,8 +204,9 @@ wait = sender._Sender.wait
 waiting = threading.Event()
 
 def interrupted_wait(*arguments):
-    waiting.set()
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    if not waiting.is_set():
+        waiting.set()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
     wait(*arguments)
 
 def work():
