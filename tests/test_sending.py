@@ -154,6 +154,7 @@ class SessionExporter(OTLPLogExporter):
         )
 
 
+@pytest.mark.parametrize("exporter", [OTLPLogExporter, SessionExporter])
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -162,9 +163,18 @@ class SessionExporter(OTLPLogExporter):
         (400, "the Collector responded with 400"),
     ],
 )
-def test_session(status: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without transports, the same client is used as a session of requests."""
-    monkeypatch.setattr(otlp_http, "OTLPLogExporter", SessionExporter)
+def test_anonymous_client(
+    exporter: type[OTLPLogExporter],
+    status: int,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As a transport and as a session, the client has no cookies, no .netrc and no redirects."""
+    monkeypatch.setattr(otlp_http, "OTLPLogExporter", exporter)
+    (tmp_path / ".netrc").write_text("default login alice password wonderland\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     headers = {"Set-Cookie": "start=1; Path=/", "Location": "/other"}
     with HTTPStandin(Response(status, headers=headers)) as collector:
         endpoint = f"{collector.endpoint}/v1/logs"
