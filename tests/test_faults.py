@@ -90,10 +90,11 @@ def test_http_responses(name: str) -> None:
     assert len(collector.requests) == len(responses)
 
 
-def test_retry_after() -> None:
+@pytest.mark.parametrize("status", [429, 503] if HTTP_EXPORTER_RETRIES else [429])
+def test_retry_after(status: int) -> None:
     """An official exporter that retries waits as long as a busy Collector asks for."""
     before = time.monotonic()
-    with HTTPStandin(Response(429, headers={"Retry-After": "2"}), Response()) as collector:
+    with HTTPStandin(Response(status, headers={"Retry-After": "2"}), Response()) as collector:
         sent = record_start_in_process(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
     if HTTP_EXPORTER_RETRIES:
         assert (sent.status, len(collector.requests)) == ("DELIVERED", 2)

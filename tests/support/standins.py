@@ -24,6 +24,8 @@ class Response(NamedTuple):
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
     delay: float = 0.0
     """In seconds."""
+    closes: bool = False
+    """Whether the connection is closed afterwards, without a header that says so."""
 
 
 class ReceivedRequest(NamedTuple):
@@ -95,6 +97,7 @@ class HTTPStandin(StandinServer):
                 self.send_header("Content-Length", str(len(response.body)))
                 self.end_headers()
                 self.wfile.write(response.body)
+                self.close_connection = self.close_connection or response.closes
 
             do_GET = do_POST  # noqa: N815 - the name that the server calls
 

@@ -31,6 +31,7 @@ MAX_RESPONSE_BYTES = 2**16
 """The most bytes of a response's body. An OTLP response has a few."""
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
+_INVALID_ENDPOINT = "the endpoint has no valid host and port"
 _SAFE = "/%:=&?~+!$,;'@()*[]"
 # OpenSSL's codes for a certificate of another host name or IP address. Their messages repeat it.
 _OTHER_NAME_CODES = (62, 64)
@@ -288,7 +289,7 @@ def split_url(url: str) -> SplitResult:
         if parts.scheme not in ("http", "https"):
             raise ExporterConfigurationError("the endpoint has no http:// or https://")
     if not is_valid:
-        raise ExporterConfigurationError("the endpoint has no valid host and port")
+        raise ExporterConfigurationError(_INVALID_ENDPOINT)
     return parts
 
 
@@ -335,6 +336,8 @@ def _describe_cause(error: BaseException, peer: str) -> RequestError | None:
             reason = f"the {peer} closed the connection before it responded"
         case ConnectionError():
             reason = f"the {peer} reset the connection"
+        case http.client.InvalidURL():
+            reason, temporary = _INVALID_ENDPOINT, False
         case http.client.HTTPException():
             reason, temporary = NOT_OTLP, False
         case OSError(errno=int(number)):

@@ -25,8 +25,6 @@ _COMPRESSIONS = {
 }
 # By default, gRPC waits up to two minutes before it tries a Collector again.
 _CHANNEL_OPTIONS = (("grpc.max_reconnect_backoff_ms", 1000),)
-
-
 # How gRPC's details begin where the Collector did not respond, and parts of them. No other field
 # distinguishes these errors. Details of another form lead to the status code's name.
 _LOCAL_ERRORS = ("failed to connect", "errors resolving", "DNS resolution", "Socket closed")
@@ -78,13 +76,15 @@ class _ObservedCall:
         self._call = call
         self._observer = observer
 
-    def __call__(self, **arguments: Any) -> None:
+    def __call__(self, **arguments: Any) -> Any:
         self._observer.check_consent()
         try:
-            self._observer.observe_grpc(self._call(**arguments))
+            response = self._call(**arguments)
         except RpcError as error:
             self._observer.fail(_describe(error))
             raise
+        self._observer.observe_grpc(response)
+        return response
 
 
 def _describe(error: Any) -> str:

@@ -35,6 +35,7 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> OTLP
     client = HTTPClient(observer, context, find_proxy(url, context))
     observer.is_attached = True
     # SDK 1.45 added this private argument. Without it, the exporter takes a `requests.Session`.
+    # Without that either, building it fails: its own client could send cookies or `.netrc`.
     if "_transport" in signature(OTLPLogExporter).parameters:
         settings["_transport"] = client
     else:

@@ -16,8 +16,6 @@ _FILES = {
     "cert_file": ("CLIENT_CERTIFICATE", "the client certificate"),
     "key_file": ("CLIENT_KEY", "the client key"),
 }
-
-
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Where programs find CAs instead of in the system's store."""
 
