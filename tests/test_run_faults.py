@@ -38,13 +38,12 @@ from support.standins import (
     silent_port,
 )
 from tbot_otel.connect import RESPONSE_TIMEOUT_SECONDS
+from tbot_otel.consent import OPT_IN
 from tbot_otel.run.launcher import ADDRESS_VARIABLE
 
 pytestmark = pytest.mark.integration
 
-NOT_FORWARDED = (
-    "tbot-otel run: tbot's report is not forwarded, and goes where it would go without tbot-otel: "
-)
+NO_REPORT = "tbot-otel run: tbot makes no report: "
 NOT_DELIVERED = "tbot's start was not delivered"
 TIMED_OUT = f"{NOT_DELIVERED}: the Collector did not respond in time"
 
@@ -151,7 +150,7 @@ class Command:
 
 def log_messages(log: Path) -> list[str]:
     """The messages of a log, without their times and the endpoint of a failed delivery."""
-    prefix = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} tbot-otel run: "
+    prefix = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} tbot-otel run: "
     lines = [re.sub(prefix, "", line) for line in log.read_text().splitlines()]
     return [
         re.sub(r"(not delivered) to \S+ \((?:http/protobuf|grpc)\)", r"\1", line) for line in lines
@@ -170,7 +169,9 @@ import contextlib, http.client, os, sys, time, uuid
 from urllib.parse import urlsplit
 print("err", file=sys.stderr)
 print(*sys.argv, os.getcwd(), os.umask(0), flush=True)
-address = os.environ.get("TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS")
+address = None
+if os.environ["TELEPORT_ANONYMOUS_TELEMETRY"] == "1":
+    address = os.environ.get("TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS", os.environ.get("TEST_VENDOR"))
 if address:
     from support import agent
     url, session = urlsplit(address), str(uuid.uuid4())
@@ -860,7 +861,7 @@ def test_missing_resources(name: str, tmp_path: Path) -> None:
     (status, stdout, stderr), direct = results.values()
     facts, *rest = stdout.splitlines(keepends=True)
     assert (status, facts) == direct[:2] == (7, direct[1])
-    lines = [f"{NOT_FORWARDED}{words}\n" if words else "" for words in problem.split("|")]
+    lines = [f"{NO_REPORT}{words}\n" if words else "" for words in problem.split("|")]
     assert stderr in [line + direct[2] for line in lines]
     if not responses or stderr != direct[2]:
         assert rest == []
@@ -977,25 +978,60 @@ def test_log_cannot_be_written(name: str, tmp_path: Path) -> None:
     assert len(collector.requests) == 1
 
 
-PRINT_ADDRESS = ("sh", "-c", f'echo "${ADDRESS_VARIABLE}"; exit 7')
-MISSING_EXTRA = f"{NOT_FORWARDED}expected the extra: pip install 'tbot-otel[run]'\n"
+PRINT_VARIABLES = ("sh", "-c", f'echo "${OPT_IN} ${ADDRESS_VARIABLE}"; exit 7')
+MISSING_EXTRA = f"{NO_REPORT}expected the extra: pip install 'tbot-otel[run]'\n"
 OWN_ADDRESS = "http://127.0.0.1:9/own"
-NOT_FORWARDED_CASES = {
-    "no connectrpc": ({"TEST_HIDDEN_MODULE": "connectrpc"}, MISSING_EXTRA),
-    "no waitress": ({"TEST_HIDDEN_MODULE": "waitress"}, MISSING_EXTRA),
+UNSUPPORTED = f"{NO_REPORT}protocol: expected http/protobuf or grpc\n"
+EXPORTERS = "opentelemetry.exporter.otlp.proto"
+# The variables, the opt-in that the command finds, and the line on standard error.
+NOT_FORWARDED_CASES: dict[str, tuple[dict[str, str], str, str]] = {
+    "no connectrpc": ({"TEST_HIDDEN_MODULE": "connectrpc"}, "0", MISSING_EXTRA),
+    "no waitress": ({"TEST_HIDDEN_MODULE": "waitress"}, "0", MISSING_EXTRA),
     "own address": (
         {ADDRESS_VARIABLE: OWN_ADDRESS},
+        "1",
         f"tbot-otel run: {ADDRESS_VARIABLE} is already set, so tbot's report goes there\n",
     ),
-    "unknown protocol": ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/xml"}, ""),
-    "http/json": ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, ""),
+    **{
+        f"protocol {protocol}": ({"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}, "0", UNSUPPORTED)
+        for protocol in ("http/xml", "http/json", "HTTP/PROTOBUF")
+    },
+    **{
+        f"no exporter for {protocol}": (
+            {
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "TEST_HIDDEN_MODULE": f"{EXPORTERS}.{protocol[:4]}",
+            },
+            "0",
+            (
+                f"{NO_REPORT}protocol {protocol}: the package "
+                f"opentelemetry-exporter-otlp-proto-{protocol[:4]} is not installed\n"
+            ),
+        )
+        for protocol in PROTOCOLS
+    },
+    # tbot does not know these variables.
+    **{
+        f"{name}, {address or 'no address'}": ({name: value, ADDRESS_VARIABLE: address}, "0", "")
+        for name, value in (("DO_NOT_TRACK", "1"), ("OTEL_SDK_DISABLED", "true"))
+        for address in ("", OWN_ADDRESS)
+    },
+    # The command's own refusal is not changed.
+    **{
+        f"opt-in {value!r}": ({OPT_IN: value, "DO_NOT_TRACK": "1"}, value, "")
+        for value in ("", "0", "false", "no")
+    },
 }
 
 
 @pytest.mark.parametrize("name", NOT_FORWARDED_CASES)
 def test_not_forwarded(name: str, sitecustomize: dict[str, str]) -> None:
-    """If a report cannot be sent, or an address is set, there is no forwarder."""
-    variables, stderr = NOT_FORWARDED_CASES[name]
-    with Command(*PRINT_ADDRESS, environ=sitecustomize | variables) as command:
-        assert command.wait() == (7, f"{variables.get(ADDRESS_VARIABLE, '')}\n", stderr)
+    """If a report may not or cannot be sent, the command is told not to report.
+
+    If an address is set, the report goes there.
+    """
+    variables, opt_in, stderr = NOT_FORWARDED_CASES[name]
+    with Command(*PRINT_VARIABLES, environ=sitecustomize | variables) as command:
+        address = variables.get(ADDRESS_VARIABLE, "")
+        assert command.wait() == (7, f"{opt_in} {address}\n", stderr)
         assert not command.run_processes()

@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_EXPECTED = {"--log": "a file", "--record": "a file", "--allow-helper": "a name"}
+
 HELP = """\
 usage: tbot-otel run [OPTION ...] [--] COMMAND [ARGUMENT ...]
 
@@ -17,8 +19,10 @@ Without consent, COMMAND is started and nothing else happens.
 
 options:
   -h, --help           show this help message and exit
-  --log FILE           append the outcome of the report to FILE; OTEL_LOG_LEVEL sets the level
-                       (info, warn)
+  --log FILE           append the outcome of the report to FILE, or with - to standard error;
+                       OTEL_LOG_LEVEL sets the level (info, warn)
+  --record FILE        append what is sent to FILE, as OTLP/JSON
+  --dry-run            respond to tbot, but send nothing; --record has what would be sent
   --allow-helper NAME  let the name of this helper leave, although it is not a known one; repeatable
 
 Exit status: that of COMMAND; 126 = it cannot be run; 127 = it was not found.
@@ -35,8 +39,7 @@ def main(words: "Sequence[str]") -> int:
         The exit status, if COMMAND was not started.
     """
     rest = list(words)
-    log_path = None
-    allowed_helpers = []
+    options = launcher.Options()
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word == "--":
@@ -45,26 +48,33 @@ def main(words: "Sequence[str]") -> int:
         if word in ("-h", "--help"):
             print(HELP, end="")
             return 0
-        if name not in ("--log", "--allow-helper"):
+        if word == "--dry-run":
+            options.dry_run = True
+            continue
+        if name not in ("--log", "--record", "--allow-helper"):
             return _usage_error(f"unknown: {name if word.startswith('--') else word[:2]}")
         value = value if given else rest.pop(0) if rest else ""
-        if value == "--" and not given:
-            value = ""
+        if not value or (value == "--" and not given):
+            return _usage_error(f"{name}: expected {_EXPECTED[name]}")
         if name == "--log":
-            log_path = value
-            if not value:
-                return _usage_error("--log: expected a file")
+            options.log_path = value
+        elif name == "--record":
+            options.record_path = value
         else:
             from tbot_otel import policy
 
             if not policy.is_allowable_helper(value):
-                return _usage_error(f"--allow-helper: {policy.EXPECTED_HELPER}")
-            allowed_helpers.append(value)
+                return _usage_error(f"{name}: {policy.EXPECTED_HELPER}")
+            options.allowed_helpers.append(value)
+    if (options.dry_run or options.record_path) and os.environ.get(launcher.ADDRESS_VARIABLE):
+        return _usage_error(
+            f"--record, --dry-run: expected {launcher.ADDRESS_VARIABLE} not to be set"
+        )
     if not rest:
         return _usage_error("COMMAND: expected a program")
     if not hasattr(os, "fork"):
         return _usage_error("expected Linux or macOS")
-    return launcher.launch(rest, log_path, allowed_helpers)
+    return launcher.launch(rest, options)
 
 
 def _usage_error(problem: str) -> int:

@@ -6,7 +6,7 @@ tbot reports its start in one unary call of the Connect protocol
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from connectrpc.code import Code
@@ -22,7 +22,7 @@ from connectrpc.server import (
 )
 
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
-from tbot_otel.policy import Refused, decide
+from tbot_otel.policy import Reason, Refused, decide
 from tbot_otel.registry import RESOURCE, START
 from tbot_otel.session import blur_time
 
@@ -66,16 +66,22 @@ class Report:
         timestamp: When it was received, less a random part of a minute, in nanoseconds since
             1970-01-01 UTC. tbot's own time is ignored, because a clock can identify a machine.
         attributes: The attributes that policy permits, by name.
+        left_out: What policy changed or left out: see `policy.Permitted`.
     """
 
-    __slots__ = ("attributes", "session_id", "timestamp")
+    __slots__ = ("attributes", "left_out", "session_id", "timestamp")
 
     def __init__(
-        self, session_id: str, timestamp: int, attributes: Mapping[str, str | int]
+        self,
+        session_id: str,
+        timestamp: int,
+        attributes: Mapping[str, str | int],
+        left_out: Sequence[tuple[str | None, Reason]] = (),
     ) -> None:
         self.session_id: str = session_id
         self.timestamp: int = timestamp
         self.attributes: Mapping[str, str | int] = attributes
+        self.left_out: Sequence[tuple[str | None, Reason]] = left_out
 
 
 def parse_report(
@@ -116,7 +122,7 @@ def parse_report(
     if isinstance(decision, Refused):
         field = str(decision.attribute).replace("tbot.", "start.", 1)
         raise ConnectError(Code.INVALID_ARGUMENT, f"{field}: {decision.reason.value}")
-    return Report(session_id, blur_time(received_at), decision.attributes)
+    return Report(session_id, blur_time(received_at), decision.attributes, decision.left_out)
 
 
 def unavailable_error(problem: str) -> ConnectError:

@@ -76,8 +76,13 @@ def check_protocol(name: str) -> None:
     except ModuleNotFoundError:
         installed = False
     if not installed:
-        package = module.replace(".", "-")
-        raise ExporterConfigurationError(f"protocol {name}: the package {package} is not installed")
+        raise ExporterConfigurationError(missing_package(name))
+
+
+def missing_package(protocol: str) -> str:
+    """Return the problem that the exporter of a supported protocol is not installed."""
+    package = EXPORTER_MODULES[protocol].replace(".", "-")
+    return f"protocol {protocol}: the package {package} is not installed"
 
 
 def has_credential_provider(transport: str) -> bool:

@@ -45,7 +45,13 @@ _MAX_BODY_BYTES = 2**17
 _MAX_HEADER_BYTES = 2**14
 _MAX_CONNECTIONS = 256
 _NO_TIME = float("inf")
-_SENT = (Status.DELIVERED, Status.UNOBSERVED)
+
+# For a report that tbot gets 200 for.
+_LINES = {
+    Status.DELIVERED: "tbot's start was delivered to %s",
+    Status.UNOBSERVED: "tbot's start was sent to %s; the response was not observed",
+    Status.REFUSED: "tbot's start was not sent to %s: dry run",
+}
 
 _logger = logging.getLogger("tbot_otel.run")
 
@@ -57,6 +63,8 @@ def forward(
     command_pid: int,
     forked_at: float,
     log_fd: int | None = None,
+    record_fd: int | None = None,
+    dry_run: bool = False,
     allowed_helpers: "Sequence[str]" = (),
 ) -> None:
     """Respond to tbot until nothing is left to do.
@@ -67,6 +75,8 @@ def forward(
         command_pid: The process id of tbot.
         forked_at: When this process was forked, on the monotonic clock in seconds.
         log_fd: The descriptor of the log file; None for no log.
+        record_fd: The descriptor of the file that exports are appended to; None for no file.
+        dry_run: Whether nothing is sent.
         allowed_helpers: See `policy.decide`.
     """
     # waitress writes to it even where this process was started without one.
@@ -79,7 +89,10 @@ def forward(
         # Opened first: later, the process id may be another process's.
         command = _WatchedProcess(command_pid)
         listener = _Listener(listener_fd, forked_at)
-        _Forwarder(listener, prefix, allowed_helpers).run_until_done(command)
+        forwarder = _Forwarder(
+            listener, prefix, record_fd, dry_run=dry_run, allowed_helpers=allowed_helpers
+        )
+        forwarder.run_until_done(command)
     except Exception as error:
         debug = _logger.isEnabledFor(logging.DEBUG)
         _logger.exception(
@@ -89,7 +102,8 @@ def forward(
 
 def _configure_log(log_fd: int) -> None:
     handler = logging.StreamHandler(os.fdopen(log_fd, "w", encoding="utf-8"))
-    handler.setFormatter(logging.Formatter("%(asctime)s tbot-otel run: %(message)s"))
+    line = "%(asctime)s tbot-otel run: %(message)s"
+    handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S%z"))
     _logger.addHandler(handler)
     _logger.propagate = False
     levels = {**logging.getLevelNamesMapping(), "NONE": logging.CRITICAL + 1}
@@ -133,18 +147,35 @@ class _Listener(socket.socket):
 class _Forwarder:
     """Responds to tbot's calls on the server's threads, from its construction on."""
 
-    def __init__(self, listener: _Listener, prefix: str, allowed_helpers: "Sequence[str]") -> None:
+    def __init__(
+        self,
+        listener: _Listener,
+        prefix: str,
+        record_fd: int | None,
+        *,
+        dry_run: bool,
+        allowed_helpers: "Sequence[str]",
+    ) -> None:
         from waitress.server import create_server
 
         # Import now what the first record needs.
-        from tbot_otel import connect, exporter, record  # noqa: F401
+        from tbot_otel import connect, record  # noqa: F401
         from tbot_otel.otlp import send
+        from tbot_otel.recording import RecordFile, RecordingExporter
 
-        send.import_exporter_module()
+        if not dry_run:
+            send.import_exporter_module()
         self._target = f"{environment.endpoint()} ({environment.protocol()})"
         self._listener = listener
         self._allowed_helpers = allowed_helpers
-        sender.use_exporter(partial(exporter.TbotLogExporter, allowed_helpers=allowed_helpers))
+        # The statuses of a report that tbot gets 200 for.
+        self._accepted = {Status.DELIVERED, Status.UNOBSERVED}
+        if dry_run:
+            self._accepted.add(Status.REFUSED)
+        file = None if record_fd is None else RecordFile(record_fd)
+        sender.use_exporter(
+            partial(RecordingExporter, file, dry_run=dry_run, allowed_helpers=allowed_helpers)
+        )
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
@@ -185,11 +216,7 @@ class _Forwarder:
         # Requests without the secret path are not tbot's.
         if environ["PATH_INFO"].startswith(self._prefix):
             if response_status.startswith("200 "):
-                if self._thread.status is Status.DELIVERED:
-                    line = "tbot's start was delivered to %s"
-                else:
-                    line = "tbot's start was sent to %s; the response was not observed"
-                _logger.info(line, self._target)
+                _logger.info(_LINES[self._thread.status], self._target)
             else:
                 # Connect's errors are JSON; HTTP's have no body.
                 problem = json.loads(b"".join(body) or "{}").get("message", response_status)
@@ -213,6 +240,8 @@ class _Forwarder:
         from tbot_otel.connect import parse_report, unavailable_error
 
         report = parse_report(request, time.time_ns(), self._allowed_helpers)
+        for name, reason in report.left_out:
+            _logger.info("%s: %s", name, reason.value)
         session = Session.from_report(report.session_id, report.timestamp)
         self._sessions.append(session)
         try:
@@ -224,7 +253,7 @@ class _Forwarder:
         if outcome.status is Status.PENDING:
             raise unavailable_error("the Collector did not respond in time")
         self._thread.status = outcome.status
-        if outcome.status not in _SENT:
+        if outcome.status not in self._accepted:
             raise unavailable_error(outcome.reason)
 
     def run_until_done(self, command: "_WatchedProcess") -> None:
@@ -247,7 +276,7 @@ class _Forwarder:
             _logger.info("tbot did not report a start")
 
     def _has_delivered(self) -> bool:
-        return any(session.flush(0).status in _SENT for session in self._sessions)
+        return any(session.flush(0).status in self._accepted for session in self._sessions)
 
 
 class _WatchedProcess:

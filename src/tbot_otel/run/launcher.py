@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from tbot_otel.consent import OptInSampler
+from tbot_otel.consent import OPT_IN, OptInSampler
 from tbot_otel.otlp import environment
 
 TYPE_CHECKING = False
@@ -20,47 +20,73 @@ if TYPE_CHECKING:
 
 ADDRESS_VARIABLE = "TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"
 
+EXIT_USAGE = 2
 EXIT_NOT_FOUND = 127
 EXIT_CANNOT_RUN = 126
 
 _BACKLOG = 64
 _STANDARD_STREAMS = (0, 1, 2)
 _REQUIRED_MODULES = ("connectrpc", "waitress")
-_NOT_FORWARDED = "tbot's report is not forwarded, and goes where it would go without tbot-otel"
 
 
-def launch(
-    command: list[str], log_path: str | None = None, allowed_helpers: "Sequence[str]" = ()
-) -> int:
+class Options:
+    """What the forwarder does besides forwarding.
+
+    Attributes:
+        log_path: The file that it appends its log to; ``-`` for standard error, None for no log.
+        record_path: The file that it appends each export to; None for none.
+        dry_run: Whether it responds to tbot without sending anything.
+        allowed_helpers: See `policy.decide`.
+    """
+
+    __slots__ = ("allowed_helpers", "dry_run", "log_path", "record_path")
+
+    def __init__(self) -> None:
+        self.log_path: str | None = None
+        self.record_path: str | None = None
+        self.dry_run: bool = False
+        self.allowed_helpers: list[str] = []
+
+
+class _UsageError(Exception):
+    """An option cannot be used."""
+
+
+def launch(command: list[str], options: Options) -> int:
     """Replace this process with a command, as if the command had been started directly.
 
-    With consent and a supported protocol, a forwarder is forked first, and the command finds its
-    address in `ADDRESS_VARIABLE`. If that fails, standard error gets one line, and the command
-    starts anyway.
+    With consent, a forwarder is forked first, and the command finds its address in
+    `ADDRESS_VARIABLE`. If that fails, the command is told not to report, and standard error gets
+    one line.
 
     Args:
         command: The command's words. The first one is a path, or a name to find on ``PATH``.
-        log_path: The file that the forwarder appends its log to.
-        allowed_helpers: See `policy.decide`.
+        options: What the forwarder does.
 
     Returns:
-        `EXIT_NOT_FOUND` or `EXIT_CANNOT_RUN`, after one line on standard error, if the command
-        cannot be started.
+        `EXIT_NOT_FOUND`, `EXIT_CANNOT_RUN` or `EXIT_USAGE`, after one line on standard error, if
+        the command cannot be started.
     """
-    problem = None
     forwarding = False
     try:
         _restore_locale()
-        if _should_forward():
-            problem = _find_missing_extra()
-            if problem is None:
-                _start_forwarder(log_path, allowed_helpers)
-                forwarding = True
+        consent = OptInSampler().should_sample()
+        if consent:
+            forwarding = _forward(options)
+        elif consent.variable != OPT_IN:
+            # tbot does not know the variable that refuses.
+            os.environ[OPT_IN] = "0"
+    except _UsageError as error:
+        write_line(str(error))
+        return EXIT_USAGE
     except Exception as error:  # noqa: BLE001 - the command must start
-        problem = getattr(error, "strerror", None) or type(error).__name__
-    if problem is not None:
-        write_line(f"{_NOT_FORWARDED}: {problem}")
+        _forbid_report(getattr(error, "strerror", None) or type(error).__name__)
     return _exec_command(command, forwarding=forwarding)
+
+
+def _forbid_report(problem: str) -> None:
+    os.environ[OPT_IN] = "0"
+    write_line(f"tbot makes no report: {problem}")
 
 
 def write_line(line: str) -> None:
@@ -100,25 +126,40 @@ def _original_lc_ctype() -> str | None:
     return None
 
 
-def _should_forward() -> bool:
-    if not OptInSampler().should_sample():
-        return False
-    if environment.protocol() not in environment.EXPORTER_MODULES:
-        return False
+def _forward(options: Options) -> bool:
+    """Start the forwarder, unless there is an address already; return whether it was started."""
     if os.environ.get(ADDRESS_VARIABLE):
         write_line(f"{ADDRESS_VARIABLE} is already set, so tbot's report goes there")
         return False
+    problem = _find_problem()
+    if problem is not None:
+        _forbid_report(problem)
+        return False
+    _start_forwarder(options)
     return True
 
 
-def _find_missing_extra() -> str | None:
+def _find_problem() -> str | None:
+    """Return why a report could not be sent, as far as that is known without an import of ours."""
     for name in _REQUIRED_MODULES:
-        if not any(finder.find_spec(name, None) for finder in sys.meta_path):
+        if not _is_installed(name, None):
             return "expected the extra: pip install 'tbot-otel[run]'"
+    protocol = environment.protocol()
+    module = environment.EXPORTER_MODULES.get(protocol)
+    if module is None:
+        return environment.UNSUPPORTED_PROTOCOL
+    parent, _, _ = module.rpartition(".")
+    # A namespace without code. importlib.util.find_spec takes longer to import.
+    if not _is_installed(module, __import__(parent, fromlist=[""]).__path__):
+        return environment.missing_package(protocol)
     return None
 
 
-def _start_forwarder(log_path: str | None, allowed_helpers: "Sequence[str]") -> None:
+def _is_installed(name: str, path: "Sequence[str] | None") -> bool:
+    return any(finder.find_spec(name, path) for finder in sys.meta_path)
+
+
+def _start_forwarder(options: Options) -> None:
     """Fork the forwarder, and set its address in the environment.
 
     Raises:
@@ -136,30 +177,18 @@ def _start_forwarder(log_path: str | None, allowed_helpers: "Sequence[str]") -> 
         listener.listen(_BACKLOG)
         # Another user of this machine can connect, but does not know the path.
         prefix = f"/{os.urandom(16).hex()}"
-        _fork_forwarder(listener, prefix, null_fd, log_path, allowed_helpers)
+        _fork_forwarder(listener, prefix, null_fd, options)
         os.environ[ADDRESS_VARIABLE] = f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}"
     finally:
         listener.close()
 
 
-def _fork_forwarder(
-    listener: "socket",
-    prefix: str,
-    null_fd: int,
-    log_path: str | None,
-    allowed_helpers: "Sequence[str]",
-) -> None:
+def _fork_forwarder(listener: "socket", prefix: str, null_fd: int, options: Options) -> None:
     import _signal
 
-    log_fd = None
-    if log_path is not None:
-        # Non-blocking: opening a pipe without a reader must not wait.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-        try:
-            log_fd = os.open(log_path, flags, 0o600)
-        except OSError as error:
-            write_line(f"--log: {error.strerror}")
-    kept_fds = (*_STANDARD_STREAMS, listener.fileno(), log_fd)
+    log_fd = _open("--log", options.log_path)
+    record_fd = _open("--record", options.record_path, must_open=options.dry_run)
+    kept_fds = (*_STANDARD_STREAMS, listener.fileno(), log_fd, record_fd)
     other_fds = [fd for fd in map(int, os.listdir("/dev/fd")) if fd not in kept_fds]
     command_pid = os.getpid()
     forked_at = time.monotonic()
@@ -180,7 +209,9 @@ def _fork_forwarder(
                 command_pid=command_pid,
                 forked_at=forked_at,
                 log_fd=log_fd,
-                allowed_helpers=allowed_helpers,
+                record_fd=record_fd,
+                dry_run=options.dry_run,
+                allowed_helpers=options.allowed_helpers,
             )
         finally:
             os._exit(0)
@@ -195,6 +226,25 @@ def _fork_forwarder(
     if status:
         code = os.waitstatus_to_exitcode(status)
         raise OSError(code, os.strerror(code))
+
+
+def _open(option: str, path: str | None, *, must_open: bool = False) -> int | None:
+    """Open the file of an option for appending, and return its descriptor; None if that fails.
+
+    Raises:
+        _UsageError: It fails, and the file is necessary.
+    """
+    if path is None:
+        return None
+    # Opening a pipe without a reader must not wait, and a link could lead to another's file.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        return os.dup(2) if path == "-" else os.open(path, flags, 0o600)
+    except OSError as error:
+        if must_open:
+            raise _UsageError(f"{option}: {error.strerror}") from None
+        write_line(f"{option}: {error.strerror}")
+    return None
 
 
 def _close_if_open(fd: int) -> None:
@@ -259,7 +309,7 @@ def _exec(path: str, command: list[str], *, forwarding: bool) -> "NoReturn":
             raise
         # Without the address, the environment may fit.
         del os.environ[ADDRESS_VARIABLE]
-        write_line(f"{_NOT_FORWARDED}: {error.strerror}")
+        _forbid_report(os.strerror(errno.E2BIG))
         os.execv(path, command)
     finally:
         # The exec failed, and this process still has a line to write.
