@@ -104,11 +104,14 @@ def _configure_log(log_fd: int) -> None:
     handler = logging.StreamHandler(os.fdopen(log_fd, "w", encoding="utf-8"))
     line = "%(asctime)s tbot-otel run: %(message)s"
     handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S%z"))
-    _logger.addHandler(handler)
-    _logger.propagate = False
+    # Failed exports are in the line about the report.
+    handler.addFilter(lambda record: record.name != "tbot_otel.export")
+    package_logger = logging.getLogger("tbot_otel")
+    package_logger.addHandler(handler)
+    package_logger.propagate = False
     levels = {**logging.getLevelNamesMapping(), "NONE": logging.CRITICAL + 1}
     # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-    _logger.setLevel(levels.get(os.environ.get("OTEL_LOG_LEVEL", "").upper(), logging.INFO))
+    package_logger.setLevel(levels.get(os.environ.get("OTEL_LOG_LEVEL", "").upper(), logging.INFO))
 
 
 class _Listener(socket.socket):

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from tbot_otel import files
 from tbot_otel.consent import OPT_IN, OptInSampler
 from tbot_otel.otlp import environment
 
@@ -236,10 +237,8 @@ def _open(option: str, path: str | None, *, must_open: bool = False) -> int | No
     """
     if path is None:
         return None
-    # Opening a pipe without a reader must not wait, and a link could lead to another's file.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
-        return os.dup(2) if path == "-" else os.open(path, flags, 0o600)
+        return os.dup(2) if path == "-" else files.open_for_appending(path)
     except OSError as error:
         if must_open:
             raise _UsageError(f"{option}: {error.strerror}") from None
