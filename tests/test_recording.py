@@ -148,7 +148,7 @@ def test_own_address(option: list[str], tmp_path: Path) -> None:
     """With an address of the user's own, neither option is possible."""
     environ = {**OPT_IN, ADDRESS_VARIABLE: "http://127.0.0.1:9"}
     option = [word.replace("FILE", str(tmp_path / "sent.jsonl")) for word in option]
-    done = run_python(*RUN, *option, "--", "echo", **environ)
+    done = run_python(*RUN, *option, "--", "echo", timeout=60, **environ)
     line = f"--record, --dry-run: expected {ADDRESS_VARIABLE} not to be set"
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"tbot-otel run: {line} (see tbot-otel run --help)\n"
