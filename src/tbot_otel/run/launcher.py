@@ -272,13 +272,17 @@ def _exec_command(command: list[str], *, forwarding: bool) -> int:
             _exec(path, command, forwarding=forwarding)
         except OSError as error:
             if error.errno != errno.ENOENT:
-                write_line(f"COMMAND: {error.strerror}")
+                write_line(f"{_printable(command[0])}: {error.strerror}")
                 return EXIT_CANNOT_RUN
             if os.path.exists(path):
-                write_line("COMMAND: its interpreter was not found")
+                write_line(f"{_printable(command[0])}: its interpreter was not found")
                 return EXIT_CANNOT_RUN
-    write_line("COMMAND: expected a program's path, or the name of a program on PATH")
+    write_line(f"{_printable(command[0])}: command not found")
     return EXIT_NOT_FOUND
+
+
+def _printable(name: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def _find_program(name: str) -> str:
