@@ -196,6 +196,10 @@ EXAMPLE_TABLE = {
 }
 
 
+# These log the outcome to standard error.
+LOGGING_EXAMPLES = ("tbot.service", "kubernetes.yaml", "workflow.yaml")
+
+
 @pytest.fixture
 def host(tmp_path: Path, collector: Collector) -> Host:
     """A host with a Collector."""
@@ -214,11 +218,28 @@ def test_delivered(name: str, host: Host, collector: Collector) -> None:
     """Each example starts tbot, reports its start, and exits with tbot's status."""
     read_steps, words = EXAMPLE_TABLE[name]
     done = host.run(*read_steps(host))
-    assert (done.returncode, done.stderr) == (3, "")
+    assert done.returncode == 3
+    assert ("tbot's start was delivered to" in done.stderr) is (name in LOGGING_EXAMPLES)
     printed = json.loads(done.stdout)
     assert (printed["words"], printed["answer"]) == (words, "ok")
     mode = "one-shot" if "--oneshot" in words else "daemon"
     assert collector.find(printed["session"]).attributes["tbot.run_mode"] == mode
+
+
+@pytest.mark.parametrize("name", ["tbot.service", "kubernetes.yaml", "Containerfile"])
+@pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PYTHONUTF8"])
+def test_isolated(name: str, variable: str, host: Host) -> None:
+    """Variables for other Python programs do not change how tbot starts."""
+    (host.folder / "sitecustomize.py").write_text("raise SystemExit(9)")
+    read_steps, _ = EXAMPLE_TABLE[name]
+    steps, environ = read_steps(host)
+    value = "x" if variable == "PYTHONUTF8" else str(host.folder)
+    # tbot is no Python program. Its stand-in here is one.
+    tbot = host.folder / "bin" / "tbot"
+    tbot.write_text(tbot.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\nunset {variable}\n"))
+    done = host.run(steps[-1:], {**environ, variable: value})
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["answer"] == "ok"
 
 
 @pytest.mark.parametrize("name", EXAMPLE_TABLE)
