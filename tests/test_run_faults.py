@@ -746,19 +746,29 @@ with socket.socket() as server:
     server.set_inheritable(True)
     os.execvp(sys.argv[1], sys.argv[1:])
 """
-# This user may not start another process. The limit does not apply to root, so root becomes a user
-# who may read root's files.
-NO_PROCESS_LIMIT: tuple[str, ...] = ("prlimit", "--nproc=0")
+# The limit of processes does not apply to root, so root becomes a user who may read root's files.
+UNPRIVILEGED: tuple[str, ...] = ()
 if os.geteuid() == 0:
     caps = "+dac_override,+dac_read_search"
-    NO_PROCESS_LIMIT = (
+    UNPRIVILEGED = (
         "setpriv",
         "--reuid=65534",
         "--clear-groups",
         f"--inh-caps={caps}",
         f"--ambient-caps={caps}",
-        *NO_PROCESS_LIMIT,
     )
+
+
+def in_control_group(**files: str) -> tuple[str, ...]:
+    """The words that start a command in a mount namespace whose control group has these files."""
+    lines = [f"echo {content} > $group/{name}" for name, content in files.items()]
+    return in_namespace(
+        "mount -t tmpfs none /sys/fs/cgroup",
+        "group=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)",
+        "mkdir -p $group",
+        *lines,
+    )
+
 
 # The wrapper, the problem on standard error, and the responses that tbot may get.
 NO_ADDRESS: set[str] = set()
@@ -770,7 +780,43 @@ FAULTS: dict[str, tuple[tuple[str, ...], str, set[str]]] = {
         "Resource temporarily unavailable",
         NO_ADDRESS,
     ),
-    "no processes left": (NO_PROCESS_LIMIT, "Resource temporarily unavailable", NO_ADDRESS),
+    **{
+        f"{count} processes": (
+            (*UNPRIVILEGED, "prlimit", f"--nproc={count}:"),
+            "fewer than 64 processes are allowed",
+            NO_ADDRESS,
+        )
+        for count in (0, 5, 63)
+    },
+    **{
+        f"{name} in the control group": (in_control_group(**files), problem, responses)
+        for name, files, problem, responses in (
+            (
+                "few processes",
+                {"pids.max": "70", "pids.current": "10"},
+                "the control group has room for fewer than 64 processes",
+                NO_ADDRESS,
+            ),
+            (
+                "little memory",
+                {"memory.oom.group": "1", "memory.max": "100000000", "memory.current": "50000000"},
+                "the control group has less than 64 MiB of memory left",
+                NO_ADDRESS,
+            ),
+            (
+                "no limits",
+                {"pids.max": "max", "memory.oom.group": "1", "memory.max": "max"},
+                "",
+                DELIVERED_STATUS,
+            ),
+            (
+                "little memory, but separate kills,",
+                {"memory.oom.group": "0", "memory.max": "100000000", "memory.current": "50000000"},
+                "",
+                DELIVERED_STATUS,
+            ),
+        )
+    },
     "no session": (failing_calls(setsid="EPERM"), "Operation not permitted", NO_ADDRESS),
     "no thread": (failing_calls(clone_of_thread="EAGAIN"), "", CONNECTION_ERRORS),
     "no socket": (failing_calls(socket="EACCES"), "Permission denied", NO_ADDRESS),
