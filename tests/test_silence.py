@@ -210,7 +210,7 @@ def test_import_of_package(package: str) -> None:
 
 
 # Modules that import OpenTelemetry or PyYAML, but no OTLP exporter.
-LIBRARY_MODULES = ["bot_config", "exporter", "gate", "processor", "record", "resource"]
+LIBRARY_MODULES = ["bot_config", "exporter", "gate", "processor", "record", "recording", "resource"]
 # Modules that a process imports only with consent, or for a report of another process.
 SENDING_MODULES = [
     *("connect", "connect.tbot_pb", "otlp.batch", "otlp.encoding", "otlp.grpc", "otlp.http"),
@@ -256,28 +256,34 @@ def test_without_consent(script: str, status: int, environ: dict[str, str], fold
 # If the command cannot be run, the process remains and prints its audit.
 RUN = COMMAND.format(words=["run", "--", "/dev/null"])
 ONLY_EXEC = Audit(events=["os.exec"])
+ONLY_PUTENV_AND_EXEC = Audit(events=["os.putenv", "os.exec"])
 # In the C locale, the interpreter sets LC_CTYPE, and `run` removes it.
 RUN_ENVIRON = {"LANG": "C.UTF-8"}
 
 
 @pytest.mark.parametrize("environ", WITHOUT_CONSENT, ids=environ_id)
 def test_run_without_consent(environ: dict[str, str]) -> None:
-    """Without consent, `run` executes the command and does nothing else."""
-    assert audit_process(RUN, RUN_ENVIRON | environ, 126) == ONLY_EXEC
+    """Without consent, `run` executes the command and does nothing else.
+
+    If another variable refuses, it also tells the command not to report.
+    """
+    opts_in = environ.get(OPT_IN, "") in ("1", "t", "T", "true", "TRUE", "True")
+    expected = ONLY_PUTENV_AND_EXEC if opts_in else ONLY_EXEC
+    assert audit_process(RUN, RUN_ENVIRON | environ, 126) == expected
 
 
 @pytest.mark.parametrize(
-    "environ",
+    ("environ", "expected"),
     [
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/xml"},
-        {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/xml"},
-        {"TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS": "https://relay.example"},
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/xml"}, ONLY_PUTENV_AND_EXEC),
+        ({"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/xml"}, ONLY_PUTENV_AND_EXEC),
+        ({"TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS": "https://relay.example"}, ONLY_EXEC),
     ],
-    ids=environ_id,
+    ids=["protocol", "protocol of logs", "address"],
 )
-def test_run_without_forwarder(environ: dict[str, str]) -> None:
+def test_run_without_forwarder(environ: dict[str, str], expected: Audit) -> None:
     """With consent, but without a use for the forwarder, `run` only executes the command."""
-    assert audit_process(RUN, RUN_ENVIRON | WITH_CONSENT | environ, 126) == ONLY_EXEC
+    assert audit_process(RUN, RUN_ENVIRON | WITH_CONSENT | environ, 126) == expected
 
 
 @pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
