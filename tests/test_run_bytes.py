@@ -3,19 +3,15 @@
 import contextlib
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import pytest
 
 from support.cases import FULL_ATTRIBUTES
 from support.collectors import Collector
 from support.core import parse_responses
+from support.forwarder import Address, exchange, running_forwarder
 from support.messages import (
     CHUNKED_HEADER,
     JSON,
@@ -29,65 +25,12 @@ from support.messages import (
     http_request,
     new_session_id,
 )
-from support.processes import MAIN_SCRIPT, WAIT_SECONDS, wait_until
+from support.processes import WAIT_SECONDS
 from support.request_cases import HTTP_CASES, INVALID, READ
 from support.setup_code import override_constants
 from support.standins import HTTPStandin, Response
-from tbot_otel.connect import PATH
 
 pytestmark = pytest.mark.integration
-
-# Prints its address, and runs until its input ends.
-COMMAND = ("/bin/sh", "-c", 'echo "$TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"; exec cat')
-
-
-class Address(NamedTuple):
-    """The address that a forwarder listens on, and the path of the call."""
-
-    host: str
-    port: int
-    path: str
-
-    def connect(self) -> socket.socket:
-        """Open a connection."""
-        return socket.create_connection((self.host, self.port), WAIT_SECONDS)
-
-    def refuses_connections(self) -> bool:
-        """Whether nothing listens anymore."""
-        try:
-            self.connect().close()
-        except ConnectionError:
-            return True
-        return False
-
-
-@contextlib.contextmanager
-def running_forwarder(endpoint: str, setup: str = "") -> Iterator[Address]:
-    """Run a command with ``tbot-otel run`` until the block ends. Its forwarder must exit too.
-
-    Args:
-        endpoint: The endpoint that the forwarder exports to.
-        setup: Python code that runs first.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{setup}\n{MAIN_SCRIPT}", "run", "--", *COMMAND],
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONWARNINGS": "error",
-            "TELEPORT_ANONYMOUS_TELEMETRY": "1",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        },
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    # Popen's own block closes the input and waits for the command.
-    with process:
-        assert process.stdout
-        url = urlsplit(process.stdout.readline().strip())
-        address = Address(str(url.hostname), int(url.port or 0), url.path + PATH)
-        yield address
-    wait_until(address.refuses_connections)
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +45,6 @@ def address(rejecting: HTTPStandin) -> Iterator[Address]:
     """The address of a forwarder that keeps running, because it delivers no report."""
     with running_forwarder(rejecting.endpoint) as address:
         yield address
-
-
-def exchange(address: Address, sent: bytes, *, half_closed: bool = False) -> bytes:
-    """Send bytes, and return all bytes received until the forwarder closes the connection."""
-    received = b""
-    with address.connect() as connection:
-        connection.sendall(sent.replace(b"{path}", address.path.encode()))
-        if half_closed:
-            connection.shutdown(socket.SHUT_WR)
-        while part := connection.recv(64 * KIB):
-            received += part
-    return received
 
 
 @pytest.mark.parametrize(("sent", "expected"), HTTP_CASES)
