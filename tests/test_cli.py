@@ -98,7 +98,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("events", {"--json"}),
         ("status", {"--json"}),
-        ("emit", SOURCE_OPTIONS),
+        ("emit", SOURCE_OPTIONS | {"--record"}),
         ("preview", SOURCE_OPTIONS | {"--output"}),
     ],
 )

@@ -19,6 +19,7 @@ import yaml
 from support.collectors import Collector
 from support.documents import leaf_values
 from support.otlp import attribute_values
+from support.processes import free_port, running_server, wait_until
 from support.standins import HTTPStandin, Response
 
 pytestmark = pytest.mark.integration
@@ -196,6 +197,10 @@ EXAMPLE_TABLE = {
 }
 
 
+# These log the outcome to standard error.
+LOGGING_EXAMPLES = ("tbot.service", "kubernetes.yaml", "workflow.yaml")
+
+
 @pytest.fixture
 def host(tmp_path: Path, collector: Collector) -> Host:
     """A host with a Collector."""
@@ -205,7 +210,7 @@ def host(tmp_path: Path, collector: Collector) -> Host:
 def test_all() -> None:
     """Every example is executed here."""
     assert sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()) == sorted(
-        EXAMPLE_TABLE
+        [*EXAMPLE_TABLE, "actions.yaml", "sidecar.yaml"]
     )
 
 
@@ -214,11 +219,28 @@ def test_delivered(name: str, host: Host, collector: Collector) -> None:
     """Each example starts tbot, reports its start, and exits with tbot's status."""
     read_steps, words = EXAMPLE_TABLE[name]
     done = host.run(*read_steps(host))
-    assert (done.returncode, done.stderr) == (3, "")
+    assert done.returncode == 3
+    assert ("tbot's start was delivered to" in done.stderr) is (name in LOGGING_EXAMPLES)
     printed = json.loads(done.stdout)
     assert (printed["words"], printed["answer"]) == (words, "ok")
     mode = "one-shot" if "--oneshot" in words else "daemon"
     assert collector.find(printed["session"]).attributes["tbot.run_mode"] == mode
+
+
+@pytest.mark.parametrize("name", ["tbot.service", "kubernetes.yaml", "Containerfile"])
+@pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PYTHONUTF8"])
+def test_isolated(name: str, variable: str, host: Host) -> None:
+    """Variables for other Python programs do not change how tbot starts."""
+    (host.folder / "sitecustomize.py").write_text("raise SystemExit(9)")
+    read_steps, _ = EXAMPLE_TABLE[name]
+    steps, environ = read_steps(host)
+    value = "x" if variable == "PYTHONUTF8" else str(host.folder)
+    # tbot is no Python program. Its stand-in here is one.
+    tbot = host.folder / "bin" / "tbot"
+    tbot.write_text(tbot.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\nunset {variable}\n"))
+    done = host.run(steps[-1:], {**environ, variable: value})
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["answer"] == "ok"
 
 
 @pytest.mark.parametrize("name", EXAMPLE_TABLE)
@@ -324,6 +346,62 @@ def test_helper(end: str, status: int, tmp_path: Path, collector: Collector) -> 
     received = collector.find(json.loads(done.stdout)["session"])
     assert received.attributes["tbot.helper"] == "example-helper"
     assert received.attributes["tbot.helper_version"] == "1.0.0"
+
+
+def test_action(host: Host, collector: Collector) -> None:
+    """A tbot that Teleport's action takes from PATH reports its start to the Collector."""
+    (job,) = yaml.safe_load(host.read("actions.yaml"))["jobs"].values()
+    path_file = host.folder / "path"
+    environ = {**job["env"], "RUNNER_TEMP": str(host.folder), "GITHUB_PATH": str(path_file)}
+    scripts = [Step(["bash", "-e", "-c", step["run"]]) for step in job["steps"] if "run" in step]
+    assert host.run(scripts, environ).returncode == 0
+    (action,) = (step for step in job["steps"] if "/auth@" in step.get("uses", ""))
+    # What the action adds to the job's environment.
+    environ |= {
+        OPT_IN: str(action["with"]["anonymous-telemetry"]),
+        "_TBOT_TELEMETRY_HELPER": "gha:teleport-actions/auth",
+        "_TBOT_TELEMETRY_HELPER_VERSION": "2.1.2",
+    }
+    (folder,) = path_file.read_text().splitlines()
+    tbot = str(Path(folder) / "tbot")
+    version = host.run([Step([tbot, "version"])], environ)
+    assert (version.stdout.split()[0], version.stderr) == ("Teleport", "")
+    started = host.run([Step([tbot, "start", "-c", "a folder/tbot.yaml"])], environ)
+    assert started.returncode == 3
+    assert "tbot's start was delivered to" in started.stderr
+    printed = json.loads(started.stdout)
+    assert (printed["words"], printed["answer"]) == (["start", "-c", "a folder/tbot.yaml"], "ok")
+    received = collector.find(printed["session"])
+    assert received.attributes["tbot.helper"] == "gha:teleport-actions/auth"
+    assert received.attributes["tbot.helper_version"] == "2.1.2"
+
+
+def test_sidecar(host: Host, collector: Collector) -> None:
+    """A tbot without Python reports its start to the relay beside it."""
+    port = free_port()
+    text = host.read("sidecar.yaml").replace("8126", str(port))
+    pod = yaml.safe_load(text.replace("collector.example", "127.0.0.1"))["spec"]
+    (sidecar,), (container,) = pod["initContainers"], pod["containers"]
+    relay_environ = {variable["name"]: variable["value"] for variable in sidecar["env"]}
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    path = os.pathsep.join([SCRIPTS, os.environ["PATH"]])
+    with running_server(
+        sidecar["command"], host.folder / "relay.log", port, environ={"PATH": path, **relay_environ}
+    ):
+        probe = Step(sidecar["startupProbe"]["exec"]["command"])
+
+        def is_ready() -> bool:
+            return host.run([probe], {}).returncode == 0
+
+        wait_until(is_ready)
+        done = host.run([Step(["tbot", *container["args"]])], environ)
+    assert (done.returncode, done.stderr) == (3, "")
+    printed = json.loads(done.stdout)
+    assert printed["answer"] == "ok"
+    assert collector.find(printed["session"]).event_name == "tbot.start"
+    assert [mount["name"] for mount in container["volumeMounts"]] == [
+        volume["name"] for volume in pod["volumes"]
+    ]
 
 
 def test_kubernetes_pod(host: Host) -> None:

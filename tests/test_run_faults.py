@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -746,19 +746,29 @@ with socket.socket() as server:
     server.set_inheritable(True)
     os.execvp(sys.argv[1], sys.argv[1:])
 """
-# This user may not start another process. The limit does not apply to root, so root becomes a user
-# who may read root's files.
-NO_PROCESS_LIMIT: tuple[str, ...] = ("prlimit", "--nproc=0")
+# The limit of processes does not apply to root, so root becomes a user who may read root's files.
+UNPRIVILEGED: tuple[str, ...] = ()
 if os.geteuid() == 0:
     caps = "+dac_override,+dac_read_search"
-    NO_PROCESS_LIMIT = (
+    UNPRIVILEGED = (
         "setpriv",
         "--reuid=65534",
         "--clear-groups",
         f"--inh-caps={caps}",
         f"--ambient-caps={caps}",
-        *NO_PROCESS_LIMIT,
     )
+
+
+def in_control_group(**files: str) -> tuple[str, ...]:
+    """The words that start a command in a mount namespace whose control group has these files."""
+    lines = [f"echo {content} > $group/{name}" for name, content in files.items()]
+    return in_namespace(
+        "mount -t tmpfs none /sys/fs/cgroup",
+        "group=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)",
+        "mkdir -p $group",
+        *lines,
+    )
+
 
 # The wrapper, the problem on standard error, and the responses that tbot may get.
 NO_ADDRESS: set[str] = set()
@@ -770,7 +780,43 @@ FAULTS: dict[str, tuple[tuple[str, ...], str, set[str]]] = {
         "Resource temporarily unavailable",
         NO_ADDRESS,
     ),
-    "no processes left": (NO_PROCESS_LIMIT, "Resource temporarily unavailable", NO_ADDRESS),
+    **{
+        f"{count} processes": (
+            (*UNPRIVILEGED, "prlimit", f"--nproc={count}:"),
+            "fewer than 64 processes are allowed",
+            NO_ADDRESS,
+        )
+        for count in (0, 5, 63)
+    },
+    **{
+        f"{name} in the control group": (in_control_group(**files), problem, responses)
+        for name, files, problem, responses in (
+            (
+                "few processes",
+                {"pids.max": "70", "pids.current": "10"},
+                "the control group has room for fewer than 64 processes",
+                NO_ADDRESS,
+            ),
+            (
+                "little memory",
+                {"memory.oom.group": "1", "memory.max": "100000000", "memory.current": "50000000"},
+                "the control group has less than 64 MiB of memory left",
+                NO_ADDRESS,
+            ),
+            (
+                "no limits",
+                {"pids.max": "max", "memory.oom.group": "1", "memory.max": "max"},
+                "",
+                DELIVERED_STATUS,
+            ),
+            (
+                "little memory, but separate kills,",
+                {"memory.oom.group": "0", "memory.max": "100000000", "memory.current": "50000000"},
+                "",
+                DELIVERED_STATUS,
+            ),
+        )
+    },
     "no session": (failing_calls(setsid="EPERM"), "Operation not permitted", NO_ADDRESS),
     "no thread": (failing_calls(clone_of_thread="EAGAIN"), "", CONNECTION_ERRORS),
     "no socket": (failing_calls(socket="EACCES"), "Permission denied", NO_ADDRESS),
@@ -872,6 +918,93 @@ def test_missing_resources(name: str, tmp_path: Path) -> None:
     if answer == "200":
         arrived = [session[0].encode() in request.body for request in collector.requests]
         assert arrived == [True]
+
+
+# Runs a command in its network namespace with a Collector and a vendor's server on loopback. It
+# prints what they received, and to which addresses connections were opened.
+NETWORK_SCRIPT = """
+import contextlib, ctypes, fcntl, json, os, socket, struct, subprocess, sys, threading
+from support.standins import HTTPStandin, Response
+with socket.socket() as interface:
+    # SIOCSIFFLAGS, IFF_UP
+    fcntl.ioctl(interface, 0x8914, struct.pack("16sH14x", b"lo", 1))
+# PR_SET_CHILD_SUBREAPER: the forwarder becomes a child of this process.
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+opened = set()
+
+def sniff(packets):
+    while True:
+        packet = packets.recv(2**16)
+        tcp = packet[14 + 4 * (packet[14] & 15):]
+        if packet[12:14] != b"\\x08\\x00" or packet[23] != 6:
+            opened.add("not TCP over IPv4")
+        elif tcp[13] & 0x12 == 2:  # SYN without ACK
+            opened.add(f"{socket.inet_ntoa(packet[30:34])}:{int.from_bytes(tcp[2:4])}")
+
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+threading.Thread(target=sniff, args=[packets], daemon=True).start()
+with HTTPStandin(Response()) as vendor, HTTPStandin(Response()) as collector:
+    servers = {"TEST_VENDOR": vendor.endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    command = subprocess.run(sys.argv[1:], env={**os.environ, **servers}, stdout=subprocess.PIPE)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+    print(json.dumps({
+        "status": command.returncode,
+        "vendor": len(vendor.requests),
+        "collector": len(collector.requests),
+        "opened": sorted(opened - {collector.endpoint.removeprefix("http://")}),
+    }))
+"""
+NETWORK_NAMESPACE: tuple[str, ...] = ("unshare", "--net")
+if os.geteuid() != 0:
+    NETWORK_NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
+
+
+def report_in_network(
+    options: tuple[str, ...] | None, wrapper: tuple[str, ...], environ: dict[str, str]
+) -> dict[str, Any]:
+    """Run a command that reports in a network of its own, and return what NETWORK_SCRIPT prints."""
+    network = (*NETWORK_NAMESPACE, sys.executable, "-c", NETWORK_SCRIPT, *wrapper)
+    words = (*USUAL_LIMITS, *REPORTING_COMMAND)
+    with Command(*words, options=options, wrapper=network, environ=environ) as command:
+        status, stdout, stderr = command.wait()
+    assert status == 0, stderr
+    return dict(json.loads(stdout))
+
+
+# Faults of a network have one of their own.
+NETWORK_FAULTS = {
+    name: (wrapper, TESTS_ON_PATH)
+    for name, (wrapper, *_) in FAULTS.items()
+    if name not in ("no network", "no port", "process 1")
+}
+REFUSALS = {
+    "DO_NOT_TRACK": {"DO_NOT_TRACK": "1"},
+    "OTEL_SDK_DISABLED": {"OTEL_SDK_DISABLED": "true"},
+    "unknown protocol": {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/xml"},
+    "no extra": {"TEST_HIDDEN_MODULE": "waitress"},
+    "no exporter": {"TEST_HIDDEN_MODULE": "opentelemetry.exporter.otlp.proto.http"},
+    "broken forwarder": {"TEST_HIDDEN_MODULE": "waitress.server"},
+}
+
+
+@pytest.mark.parametrize("name", [*NETWORK_FAULTS, *REFUSALS])
+def test_here_or_nowhere(name: str, sitecustomize: dict[str, str]) -> None:
+    """Whatever fails, a report goes to the configured Collector or to nobody."""
+    wrapper, environ = NETWORK_FAULTS.get(name, ((), sitecustomize | REFUSALS.get(name, {})))
+    result = report_in_network((), wrapper, environ)
+    assert (result["status"], result["vendor"]) == (7, 0)
+    assert result["collector"] <= (name not in REFUSALS)
+    # The forwarder's own address.
+    assert len(result["opened"]) <= 1
+    assert all(address.startswith("127.0.0.1:") for address in result["opened"])
+
+
+def test_vendor_would_receive() -> None:
+    """Without `run`, the same command reports to the vendor."""
+    result = report_in_network(None, (), TESTS_ON_PATH)
+    assert (result["status"], result["vendor"], result["collector"]) == (7, 1, 0)
 
 
 LOGGED_BY_LEVEL = {

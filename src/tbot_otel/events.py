@@ -138,11 +138,8 @@ class StartEvent:
         return f"StartEvent({fields})"
 
 
-_FIELDS = [
-    field
-    for attribute in START.attributes
-    if (field := attribute.name.removeprefix("tbot.")) in StartEvent.__slots__
-]
+_NAMES = (attribute.name.removeprefix("tbot.") for attribute in START.attributes)
+_FIELDS = [name for name in _NAMES if name in StartEvent.__slots__]
 
 
 def _check_type(attribute: "Attribute", value: object) -> None:

@@ -6,6 +6,7 @@ Exit status: 0 = delivered, sent without an observed response, or no consent; 1 
 
 import argparse
 import sys
+from functools import partial
 
 from tbot_otel.cli import _source
 from tbot_otel.consent import OptInSampler
@@ -21,6 +22,9 @@ MAX_WAIT_SECONDS = 10.0
 def configure(parser: "Parser") -> None:
     """Add the options."""
     _source.configure(parser)
+    parser.add_argument(
+        "--record", metavar="FILE", help="append what is sent to FILE, as OTLP/JSON"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,21 +35,27 @@ def run(options: argparse.Namespace) -> int:
 
     import logging
 
-    from tbot_otel import sender
-    from tbot_otel.exporter import TbotLogExporter
+    from tbot_otel import files, sender
     from tbot_otel.otlp import environment
+    from tbot_otel.recording import RecordFile, RecordingExporter
     from tbot_otel.session import Outcome, Status
     from tbot_otel.start import record_start
 
     event, lines = _source.read(options)
     _source.print_lines(lines)
-    # Other loggers repeat variables: headers, and an endpoint's query.
     handler = logging.StreamHandler()
-    handler.addFilter(logging.Filter("tbot_otel"))
+    # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
+    handler.addFilter(lambda record: record.name == "tbot_otel")
     logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
     timeout = environment.timeout_seconds()
     wait = MAX_WAIT_SECONDS if timeout is None else min(timeout, MAX_WAIT_SECONDS)
-    sender.use_exporter(lambda: TbotLogExporter(allowed_helpers=options.allowed_helpers))
+    file = None
+    if options.record is not None:
+        try:
+            file = RecordFile(files.open_for_appending(options.record))
+        except OSError as error:
+            print(f"tbot-otel: --record: {error.strerror}", file=sys.stderr)
+    sender.use_exporter(partial(RecordingExporter, file, allowed_helpers=options.allowed_helpers))
     session = record_start(event)
     outcome = session.flush(wait)
     target = f"{environment.endpoint()} ({environment.protocol()})"

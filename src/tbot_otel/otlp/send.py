@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tbot_otel.otlp.responses import ResponseObserver
 
 _logger = logging.getLogger("tbot_otel")
+_export_logger = logging.getLogger("tbot_otel.export")
 
 
 def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "LogRecordExporter":
@@ -94,7 +95,7 @@ def export_and_observe(
     if outcome is None or (outcome.status is Status.DELIVERED and not succeeded):
         outcome = Outcome(Status.FAILED, problem)
     if outcome.status is Status.FAILED:
-        _logger.warning("%d records were not delivered: %s", len(batch), outcome.reason)
+        _export_logger.warning("not delivered, %d in the batch: %s", len(batch), outcome.reason)
     return outcome
 
 

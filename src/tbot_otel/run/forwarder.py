@@ -125,12 +125,15 @@ def _configure_log(log_fd: int) -> None:
     handler = logging.StreamHandler(os.fdopen(log_fd, "w", encoding="utf-8"))
     line = "%(asctime)s tbot-otel run: %(message)s"
     handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S%z"))
-    _logger.addHandler(handler)
-    _logger.propagate = False
+    # Failed exports are in the line about the report.
+    handler.addFilter(lambda record: record.name != "tbot_otel.export")
+    package_logger = logging.getLogger("tbot_otel")
+    package_logger.addHandler(handler)
+    package_logger.propagate = False
     levels = {**logging.getLevelNamesMapping(), "NONE": logging.CRITICAL + 1}
     # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     level = os.environ.get("OTEL_LOG_LEVEL") or "INFO"
-    _logger.setLevel(levels.get(level.upper(), logging.INFO))
+    package_logger.setLevel(levels.get(level.upper(), logging.INFO))
     if level.upper() not in levels:
         _logger.warning("OTEL_LOG_LEVEL: expected %s", _EXPECTED_LEVELS)
 
@@ -207,6 +210,7 @@ class _Forwarder:
         if dry_run:
             self._accepted.add(Status.REFUSED)
         self._record_file = None if record_fd is None else RecordFile(record_fd)
+        self._has_built_exporter = False
         sender.use_exporter(self._build_exporter)
         self._lock = threading.Lock()
         self._active_calls = 0
@@ -221,8 +225,13 @@ class _Forwarder:
     def _build_exporter(self) -> "TbotLogExporter":
         from tbot_otel.recording import RecordingExporter
 
-        # Only the first attempt is recorded.
-        file, self._record_file = self._record_file, None
+        file = self._record_file
+        if self._has_built_exporter:
+            # A later attempt is not recorded, and would log the same problems.
+            file = None
+            _logger.setLevel(_logger.getEffectiveLevel())
+            logging.getLogger("tbot_otel").setLevel(logging.CRITICAL + 1)
+        self._has_built_exporter = True
         return RecordingExporter(file, dry_run=self._dry_run, allowed_helpers=self._allowed_helpers)
 
     def _respond(

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from tbot_otel import files
 from tbot_otel.consent import OPT_IN, OptInSampler
 from tbot_otel.otlp import environment
 
@@ -26,6 +27,10 @@ EXIT_CANNOT_RUN = 126
 
 _BACKLOG = 64
 _STANDARD_STREAMS = (0, 1, 2)
+# A forwarder has about ten threads and 40 MiB.
+_MIN_FREE_TASKS = 64
+_MIN_FREE_BYTES = 64 * 2**20
+_UNLIMITED = float("inf")
 _REQUIRED_MODULES = ("connectrpc", "waitress")
 
 
@@ -152,7 +157,51 @@ def _find_problem() -> str | None:
     # A namespace without code. importlib.util.find_spec takes longer to import.
     if not _is_installed(module, __import__(parent, fromlist=[""]).__path__):
         return environment.missing_package(protocol)
+    return _find_shortage()
+
+
+def _find_shortage() -> str | None:
+    """Return the limit that leaves too little for COMMAND and a forwarder together."""
+    # The limit of processes and threads. It is -1 if there is none, and does not bind root.
+    if os.geteuid() != 0 and 0 <= os.sysconf("SC_CHILD_MAX") < _MIN_FREE_TASKS:
+        return f"fewer than {_MIN_FREE_TASKS} processes are allowed"
+    group = _control_group()
+    if _free(group, "pids") < _MIN_FREE_TASKS:
+        return f"the control group has room for fewer than {_MIN_FREE_TASKS} processes"
+    # Otherwise the kernel kills the forwarder alone.
+    if _read_number(f"{group}/memory.oom.group") == 1 and (
+        _free(group, "memory") < _MIN_FREE_BYTES
+    ):
+        return f"the control group has less than {_MIN_FREE_BYTES >> 20} MiB of memory left"
     return None
+
+
+def _control_group() -> str:
+    """Return the folder of this process's control group (version 2), if it has one."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            for line in file:
+                if line.startswith("0::"):
+                    return f"/sys/fs/cgroup{line[3:].strip()}"
+    except OSError:
+        pass
+    return ""
+
+
+def _free(group: str, resource: str) -> float:
+    """Return how much of a resource a control group has left."""
+    return _read_number(f"{group}/{resource}.max") - (
+        _read_number(f"{group}/{resource}.current", default=0)
+    )
+
+
+def _read_number(path: str, default: float = _UNLIMITED) -> float:
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        # There is no such file, or no limit: "max".
+        return default
 
 
 def _is_installed(name: str, path: "Sequence[str] | None") -> bool:
@@ -236,10 +285,8 @@ def _open(option: str, path: str | None, *, must_open: bool = False) -> int | No
     """
     if path is None:
         return None
-    # Opening a pipe without a reader must not wait, and a link could lead to another's file.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
-        return os.dup(2) if path == "-" else os.open(path, flags, 0o600)
+        return os.dup(2) if path == "-" else files.open_for_appending(path)
     except OSError as error:
         if must_open:
             raise _UsageError(f"{option}: {error.strerror}") from None
@@ -273,13 +320,17 @@ def _exec_command(command: list[str], *, forwarding: bool) -> int:
             _exec(path, command, forwarding=forwarding)
         except OSError as error:
             if error.errno != errno.ENOENT:
-                write_line(f"COMMAND: {error.strerror}")
+                write_line(f"{_printable(command[0])}: {error.strerror}")
                 return EXIT_CANNOT_RUN
             if os.path.exists(path):
-                write_line("COMMAND: its interpreter was not found")
+                write_line(f"{_printable(command[0])}: its interpreter was not found")
                 return EXIT_CANNOT_RUN
-    write_line("COMMAND: expected a program's path, or the name of a program on PATH")
+    write_line(f"{_printable(command[0])}: command not found")
     return EXIT_NOT_FOUND
+
+
+def _printable(name: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def _find_program(name: str) -> str:
