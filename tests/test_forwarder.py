@@ -127,6 +127,23 @@ def test_late_collector(protocol: str, make_collector: MakeCollector, tmp_path: 
     assert session_id in line
 
 
+def test_slow_export(tmp_path: Path) -> None:
+    """An export that succeeds after tbot got ``unavailable`` is in the log, and is not repeated."""
+    log = tmp_path / "log"
+    setup = FAST_RETRIES + override_constants("tbot_otel.connect", RESPONSE_TIMEOUT_SECONDS=1.0)
+    with (
+        HTTPStandin(Response(delay=3)) as collector,
+        running_forwarder(collector.endpoint, setup, ("--log", str(log))) as address,
+    ):
+        assert parse_responses(exchange(address, report(new_session_id()))) == UNAVAILABLE
+        wait_until(address.refuses_connections)
+    assert len(collector.requests) == 1
+    assert log_messages(log) == [
+        "tbot's start was not delivered: the Collector did not respond in time",
+        "tbot's start was delivered",
+    ]
+
+
 @contextlib.contextmanager
 def http_collector(*responses: Response) -> Iterator[tuple[str, Callable[[], int]]]:
     """A Collector that gives these responses over HTTP, and its number of requests."""
@@ -311,10 +328,27 @@ def test_deadline_of_a_head() -> None:
                 assert connection.recv(1) == b""
 
 
-def resident_kib(pid: int) -> int:
-    """The resident memory of a process, in KiB."""
-    (line,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(line)
+def process_status(pid: int, name: str) -> int:
+    """A number in the status of a process, such as ``VmRSS``, its resident memory in KiB."""
+    (number,) = re.findall(rf"{name}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(number)
+
+
+def test_threads() -> None:
+    """While a report is being sent over HTTP, the forwarder has five threads."""
+    with (
+        silent_collector() as (endpoint, count_requests),
+        running_forwarder(endpoint, FAST_RETRIES, OTEL_EXPORTER_OTLP_TIMEOUT="1") as address,
+    ):
+        assert parse_responses(exchange(address, report(new_session_id()))) == UNAVAILABLE
+        requests = count_requests()
+        # In an attempt after the first one.
+        wait_until(
+            lambda: (
+                count_requests() > requests
+                and process_status(address.forwarder_pid, "Threads") == 5
+            )
+        )
 
 
 LARGE_REQUESTS = {
@@ -334,14 +368,14 @@ def test_memory(name: str) -> None:
         contextlib.ExitStack() as stack,
     ):
         assert parse_responses(exchange(address, report(new_session_id()))) == UNAVAILABLE
-        before = resident_kib(address.forwarder_pid)
+        before = process_status(address.forwarder_pid, "VmRSS")
         peak = before
         for _ in range(STRANGERS):
             connection = stack.enter_context(address.connect())
             # The forwarder closes some.
             with contextlib.suppress(OSError):
                 connection.sendall(LARGE_REQUESTS[name])
-            peak = max(peak, resident_kib(address.forwarder_pid))
+            peak = max(peak, process_status(address.forwarder_pid, "VmRSS"))
         assert parse_responses(exchange(address, report(new_session_id()))) == EXHAUSTED
         assert peak - before < 10 * KIB
 

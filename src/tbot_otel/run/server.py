@@ -17,7 +17,7 @@ _MAX_CONNECTIONS = 128
 _MAX_HEADER_BYTES = 2**12
 # Larger than `connect` allows, so that it can respond with its own error.
 _MAX_BODY_BYTES = 2 * connect.MAX_REQUEST_BYTES
-# A read can contain many small requests.
+# waitress parses all requests that a read contains, before it responds to the first one.
 _RECV_BYTES = 2**10
 # One waits for the Collector, and one responds to the others.
 _THREADS = 2
@@ -35,7 +35,7 @@ class _Channel(HTTPChannel):
 
 
 class Server(TcpWSGIServer):
-    """The server. Its thread calls `run`.
+    """Serves the application on the thread that calls `run`, and on threads of its own.
 
     Connections without a complete request are closed at a deadline, even if they are active. When
     there are too many, the oldest of them is closed. (waitress closes only inactive ones, and stops
