@@ -128,7 +128,7 @@ def test_abandoned_reports_count(tmp_path: Path) -> None:
 
 # A body without a length counts as the largest one.
 BODY_HEADERS = [
-    ("Content-Length: 60000", 60_000),
+    ("Content-Length: 4000", 4_000),
     ("Transfer-Encoding: chunked", MAX_REQUEST_BYTES),
 ]
 
@@ -159,10 +159,10 @@ def test_max_unread_bytes(tmp_path: Path, header: str, body_bytes: int) -> None:
 def test_read_bodies_are_not_unread(tmp_path: Path) -> None:
     """A body that has arrived does not count toward the limit of unread bytes."""
     setup = gated_setup(max_concurrent_calls=6) + override_constants(
-        "tbot_otel.relay.app", MAX_UNREAD_BYTES=180_000
+        "tbot_otel.relay.app", MAX_UNREAD_BYTES=12_000
     )
     large = encode_request(
-        encode_start(FULL_ATTRIBUTES), session_id=new_session_id(), more=field(100, "x" * 50_000)
+        encode_start(FULL_ATTRIBUTES), session_id=new_session_id(), more=field(100, "x" * 3_000)
     )
     with (
         GatedStandin(Response()) as standin,

@@ -30,8 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-MAX_REQUEST_BYTES = 64 * 1024
-"""The largest request, before and after decompression."""
+MAX_REQUEST_BYTES = 4 * 1024
+"""The largest request, before and after decompression. A report has about 100 bytes."""
 
 RESPONSE_TIMEOUT_SECONDS = 8.0
 """The longest time until tbot gets its response. A one-shot tbot gives up after 10 seconds."""
@@ -128,6 +128,11 @@ def parse_report(
 def unavailable_error(problem: str) -> ConnectError:
     """Return the error for a report that was not delivered. The client may send it again."""
     return ConnectError(Code.UNAVAILABLE, problem)
+
+
+def another_start_error() -> ConnectError:
+    """Return the error for a start after the one that is reported already."""
+    return ConnectError(Code.RESOURCE_EXHAUSTED, "another start was reported before")
 
 
 class _Codec:

@@ -7,18 +7,16 @@ failed import is logged.
 """
 
 import contextlib
-import errno
 import gc
 import json
 import logging
 import os
-import resource
+import re
 import select
 import socket
 import sys
 import threading
 import time
-from functools import partial
 
 from tbot_otel import sender
 from tbot_otel.events import StartEvent
@@ -31,7 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from tbot_otel.connect import Context, Request
+    from tbot_otel.connect import Context, Report, Request
+    from tbot_otel.exporter import TbotLogExporter
 
 IDLE_TIMEOUT_SECONDS = 600.0
 """How long the forwarder waits for a report."""
@@ -39,12 +38,23 @@ LINGER_SECONDS = 1.0
 """How long it still responds after a delivered report, or after tbot has exited."""
 
 _POLL_INTERVAL_SECONDS = 0.1
-# Larger than `connect` allows, so that it can respond with its own error. Together with the
-# connection limit, it bounds the memory that others on this machine can make the forwarder use.
-_MAX_BODY_BYTES = 2**17
-_MAX_HEADER_BYTES = 2**14
-_MAX_CONNECTIONS = 256
+# The pause after a failed attempt doubles from one to the other.
+_MIN_RETRY_SECONDS = 5.0
+_MAX_RETRY_SECONDS = 30.0
 _NO_TIME = float("inf")
+# The reasons in `otlp` after which a later attempt can succeed. The codes are those that the
+# official exporters retry.
+_TEMPORARY_REASON = re.compile(
+    r"the (Collector|proxy)('s name was not found"
+    r"| (refused|reset|closed) the connection.*"
+    r"| did not respond in time"
+    r"| responded with (429|502|503|504)"
+    r"| did not accept the export \((CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED"
+    r"|OUT_OF_RANGE|UNAVAILABLE|DATA_LOSS)\))$"
+    r"|(tls: )?the connection failed "
+)
+_MAX_OOM_SCORE_ADJ = "1000"
+_EXPECTED_LEVELS = "debug, info, warn, error or none"
 
 # For a report that tbot gets 200 for.
 _LINES = {
@@ -79,6 +89,7 @@ def forward(
         dry_run: Whether nothing is sent.
         allowed_helpers: See `policy.decide`.
     """
+    _raise_oom_score()
     # waitress writes to it even where this process was started without one.
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     if log_fd is not None:
@@ -88,9 +99,13 @@ def forward(
     try:
         # Opened first: later, the process id may be another process's.
         command = _WatchedProcess(command_pid)
-        listener = _Listener(listener_fd, forked_at)
         forwarder = _Forwarder(
-            listener, prefix, record_fd, dry_run=dry_run, allowed_helpers=allowed_helpers
+            socket.socket(fileno=listener_fd),
+            prefix,
+            forked_at,
+            record_fd,
+            dry_run=dry_run,
+            allowed_helpers=allowed_helpers,
         )
         forwarder.run_until_done(command)
     except Exception as error:
@@ -98,6 +113,12 @@ def forward(
         _logger.exception(
             "tbot's start was not delivered (%s)", type(error).__name__, exc_info=debug
         )
+
+
+def _raise_oom_score() -> None:
+    """Let the kernel kill this process before tbot when memory is short. Only Linux can."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_MAX_OOM_SCORE_ADJ)
 
 
 def _configure_log(log_fd: int) -> None:
@@ -111,40 +132,53 @@ def _configure_log(log_fd: int) -> None:
     package_logger.propagate = False
     levels = {**logging.getLevelNamesMapping(), "NONE": logging.CRITICAL + 1}
     # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-    package_logger.setLevel(levels.get(os.environ.get("OTEL_LOG_LEVEL", "").upper(), logging.INFO))
+    level = os.environ.get("OTEL_LOG_LEVEL") or "INFO"
+    package_logger.setLevel(levels.get(level.upper(), logging.INFO))
+    if level.upper() not in levels:
+        _logger.warning("OTEL_LOG_LEVEL: expected %s", _EXPECTED_LEVELS)
 
 
-class _Listener(socket.socket):
-    """A listening socket that records since when each connection has been waiting."""
+class _Delivery:
+    """A start on its way to the Collector, in one attempt after another.
 
-    def __init__(self, fd: int, forked_at: float) -> None:
-        super().__init__(fileno=fd)
-        self._forked_at = forked_at
-        self._ready_at = _NO_TIME
-        self._waiting_since: dict[str, float] = {}
-        self.fatal_error: OSError | None = None
+    An attempt is an export, with the retries of the official exporter.
 
-    def accept(self) -> "tuple[socket.socket, Any]":
+    Args:
+        report: tbot's report of the start.
+    """
+
+    def __init__(self, report: "Report") -> None:
+        self._event = StartEvent.from_attributes(report.attributes)
+        self._started = report.timestamp
+        self._retry_seconds = _MIN_RETRY_SECONDS
+        self._retry_at = _NO_TIME
+        self.session_id: str = report.session_id
+        self.session: Session = self.start_attempt()
+
+    def start_attempt(self) -> Session:
+        """Start an attempt, and return its session."""
+        self._retry_at = _NO_TIME
+        self.session = Session.from_report(self.session_id, self._started)
         try:
-            connection, address = super().accept()
-        except OSError as error:
-            # The server would retry forever.
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self.fatal_error = error
-            raise
+            sender.submit(self._event, self.session)
+        except Exception as error:  # noqa: BLE001 - the system may refuse another thread
+            self.session.fail(error)
+        return self.session
+
+    def has_failed(self) -> bool:
+        """Return whether the last attempt has failed."""
+        return self.session.flush(0).status is Status.FAILED
+
+    def retry_if_due(self) -> None:
+        """Start another attempt some time after one that failed for a temporary reason."""
+        if not self.has_failed() or not _TEMPORARY_REASON.match(self.session.flush(0).reason):
+            return
         now = time.monotonic()
-        # A connection accepted right at the start may have been waiting since the fork.
-        since = self._forked_at if now - self._ready_at < LINGER_SECONDS else now
-        self._waiting_since["{}:{}".format(*address)] = since
-        return connection, address
-
-    def mark_ready(self) -> None:
-        """Record that connections are accepted immediately from now on."""
-        self._ready_at = time.monotonic()
-
-    def pop_waiting_since(self, client: str | None) -> float:
-        """Return since when a client has been waiting, on the monotonic clock in seconds."""
-        return self._waiting_since.pop(client or "", time.monotonic())
+        if self._retry_at == _NO_TIME:
+            self._retry_at = now + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
+        elif now >= self._retry_at:
+            self.start_attempt()
 
 
 class _Forwarder:
@@ -152,59 +186,70 @@ class _Forwarder:
 
     def __init__(
         self,
-        listener: _Listener,
+        listener: socket.socket,
         prefix: str,
+        forked_at: float,
         record_fd: int | None,
         *,
         dry_run: bool,
         allowed_helpers: "Sequence[str]",
     ) -> None:
-        from waitress.server import create_server
-
         # Import now what the first record needs.
         from tbot_otel import connect, record  # noqa: F401
         from tbot_otel.otlp import send
-        from tbot_otel.recording import RecordFile, RecordingExporter
+        from tbot_otel.recording import RecordFile
+        from tbot_otel.run.server import Server
 
         if not dry_run:
             send.import_exporter_module()
         self._target = f"{environment.endpoint()} ({environment.protocol()})"
-        self._listener = listener
+        self._dry_run = dry_run
         self._allowed_helpers = allowed_helpers
         # The statuses of a report that tbot gets 200 for.
         self._accepted = {Status.DELIVERED, Status.UNOBSERVED}
         if dry_run:
             self._accepted.add(Status.REFUSED)
-        file = None if record_fd is None else RecordFile(record_fd)
-        sender.use_exporter(
-            partial(RecordingExporter, file, dry_run=dry_run, allowed_helpers=allowed_helpers)
-        )
+        self._record_file = None if record_fd is None else RecordFile(record_fd)
+        self._has_built_exporter = False
+        sender.use_exporter(self._build_exporter)
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
-        self._thread = threading.local()
-        self._sessions: list[Session] = []
-        max_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._delivery: _Delivery | None = None
+        self._has_logged_delivery = False
         self._application = connect.wsgi_application(self._handle_report, prefix)
         self._prefix = prefix
-        server = create_server(
-            self._respond,
-            sockets=[listener],
-            threads=4,
-            connection_limit=min(_MAX_CONNECTIONS, max_fds // 2),
-            channel_timeout=int(connect.RESPONSE_TIMEOUT_SECONDS),
-            cleanup_interval=1,
-            max_request_header_size=_MAX_HEADER_BYTES,
-            max_request_body_size=_MAX_BODY_BYTES,
-            # High enough that no body is written to a file.
-            inbuf_overflow=2 * _MAX_BODY_BYTES,
-            asyncore_use_poll=True,
-            ident="",
-        )
-        listener.mark_ready()
-        threading.Thread(target=server.run, name="tbot_otel", daemon=True).start()
+        self._server = Server(self._respond, listener, forked_at)
+        threading.Thread(target=self._server.run, name="tbot_otel", daemon=True).start()
+
+    def _build_exporter(self) -> "TbotLogExporter":
+        from tbot_otel.recording import RecordingExporter
+
+        file = self._record_file
+        if self._has_built_exporter:
+            # A later attempt is not recorded, and would log the same problems.
+            file = None
+            _logger.setLevel(_logger.getEffectiveLevel())
+            logging.getLogger("tbot_otel").setLevel(logging.CRITICAL + 1)
+        self._has_built_exporter = True
+        return RecordingExporter(file, dry_run=self._dry_run, allowed_helpers=self._allowed_helpers)
 
     def _respond(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> "Iterable[bytes]":
+        # Requests without the secret path are not tbot's.
+        if not environ["PATH_INFO"].startswith(self._prefix):
+            return self._application(environ, start_response)
+        with self._lock:
+            self._active_calls += 1
+        try:
+            return self._respond_to_tbot(environ, start_response)
+        finally:
+            with self._lock:
+                self._active_calls -= 1
+                self._last_request_at = time.monotonic()
+
+    def _respond_to_tbot(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> "Iterable[bytes]":
         """Respond to a request, and log the outcome."""
@@ -216,70 +261,81 @@ class _Forwarder:
             return start_response(status, *rest)
 
         body = list(self._application(environ, start))
-        # Requests without the secret path are not tbot's.
-        if environ["PATH_INFO"].startswith(self._prefix):
-            if response_status.startswith("200 "):
-                _logger.info(_LINES[self._thread.status], self._target)
-            else:
-                # Connect's errors are JSON; HTTP's have no body.
-                problem = json.loads(b"".join(body) or "{}").get("message", response_status)
-                _logger.warning("tbot's start was not delivered to %s: %s", self._target, problem)
+        if response_status.startswith("200 "):
+            self._log_delivery()
+        else:
+            # Connect's errors are JSON; HTTP's have no body.
+            problem = json.loads(b"".join(body) or "{}").get("message", response_status)
+            _logger.warning("tbot's start was not delivered to %s: %s", self._target, problem)
         return body
 
+    def _log_delivery(self) -> None:
+        if self._delivery is not None:
+            status = self._delivery.session.flush(0).status
+            _logger.info(_LINES[status], self._target)
+            self._has_logged_delivery = True
+
     def _handle_report(self, request: "Request", context: "Context") -> None:
-        from tbot_otel.connect import RESPONSE_TIMEOUT_SECONDS
+        from tbot_otel import connect
 
-        waiting_since = self._listener.pop_waiting_since(context.client_address)
-        with self._lock:
-            self._active_calls += 1
-        try:
-            self._deliver(request, waiting_since + RESPONSE_TIMEOUT_SECONDS)
-        finally:
-            with self._lock:
-                self._active_calls -= 1
-                self._last_request_at = time.monotonic()
-
-    def _deliver(self, request: "Request", deadline: float) -> None:
-        from tbot_otel.connect import parse_report, unavailable_error
-
-        report = parse_report(request, time.time_ns(), self._allowed_helpers)
+        waiting_since = self._server.waiting_since(context.client_address)
+        report = connect.parse_report(request, time.time_ns(), self._allowed_helpers)
         for name, reason in report.left_out:
             _logger.info("%s: %s", name, reason.value)
-        session = Session.from_report(report.session_id, report.timestamp)
-        self._sessions.append(session)
-        try:
-            event = StartEvent.from_attributes(report.attributes)
-            sender.submit(event, session)
-        except Exception as error:  # noqa: BLE001 - the system may refuse another thread
-            session.fail(error)
+        session = self._submit(report)
+        deadline = waiting_since + connect.RESPONSE_TIMEOUT_SECONDS
         outcome = session.flush(max(0.0, deadline - time.monotonic()))
         if outcome.status is Status.PENDING:
-            raise unavailable_error("the Collector did not respond in time")
-        self._thread.status = outcome.status
+            raise connect.unavailable_error("the Collector did not respond in time")
         if outcome.status not in self._accepted:
-            raise unavailable_error(outcome.reason)
+            raise connect.unavailable_error(outcome.reason)
+
+    def _submit(self, report: "Report") -> Session:
+        """Submit a report, unless it is being sent, and return the session to wait for.
+
+        Raises:
+            ConnectError: Another start was reported before.
+        """
+        from tbot_otel.connect import another_start_error
+
+        with self._lock:
+            delivery = self._delivery
+            if delivery is None:
+                delivery = self._delivery = _Delivery(report)
+            elif delivery.session_id != report.session_id:
+                raise another_start_error()
+            elif delivery.has_failed():
+                delivery.start_attempt()
+            return delivery.session
 
     def run_until_done(self, command: "_WatchedProcess") -> None:
         """Return when nothing is left to do."""
         done_at = _NO_TIME
         while True:
-            if self._listener.fatal_error is not None:
-                raise self._listener.fatal_error
+            if self._server.fatal_error is not None:
+                raise self._server.fatal_error
             now = time.monotonic()
-            if done_at == _NO_TIME and (command.has_exited() or self._has_delivered()):
+            has_delivered = self._has_delivered()
+            if done_at == _NO_TIME and (command.has_exited() or has_delivered):
                 done_at = now + LINGER_SECONDS
             with self._lock:
                 idle_seconds = 0.0 if self._active_calls else now - self._last_request_at
+                if self._delivery is not None:
+                    self._delivery.retry_if_due()
+            # After the response to tbot.
+            if has_delivered and idle_seconds and not self._has_logged_delivery:
+                self._log_delivery()
             if idle_seconds >= LINGER_SECONDS and now >= done_at:
                 break
             if idle_seconds > IDLE_TIMEOUT_SECONDS:
                 break
             time.sleep(_POLL_INTERVAL_SECONDS)
-        if not self._sessions:
+        if self._delivery is None:
             _logger.info("tbot did not report a start")
 
     def _has_delivered(self) -> bool:
-        return any(session.flush(0).status in self._accepted for session in self._sessions)
+        delivery = self._delivery
+        return delivery is not None and delivery.session.flush(0).status in self._accepted
 
 
 class _WatchedProcess:
