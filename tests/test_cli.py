@@ -245,15 +245,15 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     (
         "an endpoint",
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example/otlp/"},
-        {"endpoint": "https://collector.example/otlp/v1/logs"},
+        {"endpoint": "https://collector.example/..."},
     ),
     (
         "an endpoint for logs",
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "https://other.example",
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector.example/otlp",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector.example/v1/logs",
         },
-        {"endpoint": "https://collector.example/otlp"},
+        {"endpoint": "https://collector.example/v1/logs"},
     ),
     (
         "a protocol for logs",
@@ -289,7 +289,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
                 "problems": [HTTP_TO_GRPC_PORT.format("http/protobuf")],
             },
         )
-        for endpoint in ("http://localhost:4317", "https://[::1]:4317/x")
+        for endpoint in ("http://localhost:4317", "https://[::1]:4317")
     ),
     (
         "an unknown protocol at any port",
@@ -396,6 +396,7 @@ def test_status(
     "endpoint",
     [
         *(f"http://user:{SECRET}@host:4318/x", f"https://{SECRET}@host", f"//user:{SECRET}@host"),
+        *(f"https://host/{SECRET}", f"host/{SECRET}/v1/logs", f"http://host/x@{SECRET}"),
         *(f"http://host/?key={SECRET}", f"http://host/#{SECRET}", f"http://host/?a@{SECRET}"),
         # gRPC accepts an endpoint without a scheme.
         *(f"user:{SECRET}@host:4317", f"{SECRET}@host:4317", f"grpc://user:{SECRET}@host"),
@@ -417,7 +418,7 @@ def test_status_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The status shows no headers, and no user, password, query or fragment of an endpoint."""
+    """The status shows no headers, and no login, path, query or fragment of an endpoint."""
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET}")
