@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sysconfig
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Collector
 from support.credentials import install_credential_providers
 from support.otlp import attribute_values
-from support.processes import free_port, install_tbot_script, run_python
+from support.processes import WAIT_SECONDS, free_port, install_tbot_script, run_python
 from support.standins import (
     HTTPStandin,
     Response,
@@ -27,7 +28,8 @@ from support.standins import (
     silent_port,
 )
 from tbot_otel import __version__
-from tbot_otel.cli import COMMANDS, _source, main, relay, status
+from tbot_otel.cli import COMMANDS, _source, emit, main, relay, status
+from tbot_otel.otlp import environment, send
 from tbot_otel.run import launcher
 
 SECRET = "web01"
@@ -336,6 +338,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             ({ENDPOINT: f"https://collector.example/{SECRET}/"}, "https://collector.example/..."),
             ({LOGS_ENDPOINT: "https://x/v1/logs"}, "https://x/v1/logs"),
             ({LOGS_ENDPOINT: f"https://x/v1/logs/{SECRET}"}, "https://x/..."),
+            ({LOGS_ENDPOINT: "https://x/v1/logs/v1/logs"}, "https://x/..."),
             ({LOGS_ENDPOINT: f"https://x/a@{SECRET}"}, "https://..."),
         )
     ),
@@ -686,6 +689,21 @@ def test_status_without_an_extra(
     assert line in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.usefixtures("opted_in")
+def test_status_without_the_exporter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the package of the protocol's exporter, nothing would be sent."""
+    module = "opentelemetry.exporter.otlp.proto.missing"
+    monkeypatch.setitem(environment.EXPORTER_MODULES, "http/protobuf", module)
+    assert main(["status", "--json"]) == 3
+    status = json.loads(capsys.readouterr().out)
+    package = "opentelemetry-exporter-otlp-proto-missing"
+    reason = f"protocol http/protobuf: the package {package} is not installed"
+    assert (status["variable"], status["reason"]) == ("OTEL_EXPORTER_OTLP_PROTOCOL", reason)
+    assert status["run"] == OPT_OUT | {"reason": reason}
+
+
 def test_documented_status(capsys: pytest.CaptureFixture[str]) -> None:
     """The documentation names the keys of the JSON, and no other."""
 
@@ -757,6 +775,23 @@ def test_check_sends_no_record(protocol: str) -> None:
 
 
 @pytest.mark.integration
+def test_check_with_an_at_sign_in_the_query() -> None:
+    """An @ in the query is not taken for the end of a login, also when a proxy is chosen."""
+    with HTTPStandin(Response()) as standin:
+        target = "/v1/logs?key=a@b"
+        url = f"{standin.endpoint}{target}"
+        result = check_status(
+            "http/protobuf",
+            "",
+            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=url,
+            HTTP_PROXY=f"http://127.0.0.1:{free_port()}",
+            NO_PROXY="127.0.0.1",
+        )
+    assert result == (0, "check:      accepted")
+    assert [request.path for request in standin.requests] == [target]
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("response", "reason"),
     [
@@ -786,6 +821,30 @@ def test_check_without_a_collector(
         result = check_status(protocol, f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_TIMEOUT="1")
     assert result[0] == 1
     assert result[1].startswith("check:      failed, ")
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_check_that_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check ends in time, although the exporter does not."""
+    ended = threading.Event()
+    monkeypatch.setattr(emit, "MAX_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(send, "export_and_observe", lambda *_: ended.wait(WAIT_SECONDS))
+    try:
+        assert main(["status", "--check"]) == 1
+    finally:
+        ended.set()
+    assert capsys.readouterr().out.endswith("check:      failed, no response within 0.1 s\n")
+
+
+@pytest.mark.integration
+def test_check_with_an_exporter_that_cannot_be_built() -> None:
+    """The check fails if the exporter rejects the variables."""
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    result = check_status("grpc", endpoint, OTEL_EXPORTER_OTLP_CLIENT_KEY=__file__)
+    reason = "tls: expected both a client key and a client certificate, or neither"
+    assert result == (1, f"check:      failed, {reason}")
 
 
 @pytest.mark.integration
