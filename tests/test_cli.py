@@ -7,19 +7,30 @@ import re
 import signal
 import subprocess
 import sysconfig
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Collector
+from support.credentials import install_credential_providers
 from support.otlp import attribute_values
-from support.processes import free_port, install_tbot_script, run_python
-from support.standins import HTTPStandin, Response, refused_port, silent_port
+from support.processes import WAIT_SECONDS, free_port, install_tbot_script, run_python
+from support.standins import (
+    HTTPStandin,
+    Response,
+    accepting_standin,
+    refused_port,
+    silent_port,
+)
 from tbot_otel import __version__
-from tbot_otel.cli import COMMANDS, _source, main
+from tbot_otel.cli import COMMANDS, _source, emit, main, relay, status
+from tbot_otel.otlp import environment, send
+from tbot_otel.run import launcher
 
 SECRET = "web01"
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
@@ -97,7 +108,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("name", "options"),
     [
         ("events", {"--json"}),
-        ("status", {"--json"}),
+        ("status", {"--json", "--check"}),
         ("emit", SOURCE_OPTIONS | {"--record"}),
         ("preview", SOURCE_OPTIONS | {"--output"}),
     ],
@@ -203,8 +214,36 @@ GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 UNSUPPORTED_PROTOCOL = "protocol: expected http/protobuf or grpc"
 HELPER = "_TBOT_TELEMETRY_HELPER"
 HELPER_VERSION = "_TBOT_TELEMETRY_HELPER_VERSION"
-HTTP_TO_GRPC_PORT = "the endpoint's port 4317 is for gRPC, the protocol is {}"
-GRPC_TO_HTTP_PORT = "the endpoint's port 4318 is for HTTP, the protocol is grpc"
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+LOGS_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+GRPC_PORT = f"{ENDPOINT}: port 4317 is for gRPC, not for http/protobuf"
+HTTP_PORT = f"{ENDPOINT}: port 4318 is for HTTP, not for grpc"
+NO_SCHEME = "the endpoint has no http:// or https://"
+NO_HOST = "the endpoint has no valid host and port"
+UNREADABLE = "expected a file that can be read"
+ADDRESS = "TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"
+ADDRESS_IS_SET = f"{ADDRESS} is already set, so tbot's report goes there"
+CREDENTIAL_PROVIDER = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER"
+OPT_OUT = {"forwards": False, "command_is_told": "opt_out"}
+
+
+def would_not_send(variable: str, problem: str) -> dict[str, Any]:
+    """The status with a variable with which nothing can be sent."""
+    reason = f"{variable}: {problem}"
+    return {
+        "would_send": False,
+        "variable": variable,
+        "reason": reason,
+        "run": {"forwards": False, "reason": reason, "command_is_told": "address"},
+        "relay": {"can_start": False, "reason": reason},
+    }
+
+
+def unsupported(variable: str) -> dict[str, Any]:
+    """The status with a protocol that is not supported."""
+    return would_not_send(variable, UNSUPPORTED_PROTOCOL.removeprefix("protocol: ")) | {
+        "run": OPT_OUT | {"reason": UNSUPPORTED_PROTOCOL}
+    }
 
 
 STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
@@ -213,47 +252,219 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         (
             reason,
             environ,
-            {"would_send": False, "variable": reason.partition(" ")[0], "reason": reason},
+            {
+                "would_send": False,
+                "variable": reason.partition(" ")[0],
+                "reason": reason,
+                "run": {"forwards": False, "reason": reason, "command_is_told": told},
+                **changes,
+            },
         )
-        for environ, reason in (
-            ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, NO_CONSENT),
-            ({"TELEPORT_ANONYMOUS_TELEMETRY": "0"}, "TELEPORT_ANONYMOUS_TELEMETRY opts out"),
-            ({"OTEL_SDK_DISABLED": "true"}, DISABLED),
-            ({"DO_NOT_TRACK": "1"}, "DO_NOT_TRACK asks not to be tracked"),
+        for environ, reason, told, changes in (
+            ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, NO_CONSENT, "nothing", {}),
+            (
+                {"TELEPORT_ANONYMOUS_TELEMETRY": "0", "DO_NOT_TRACK": "1"},
+                "TELEPORT_ANONYMOUS_TELEMETRY opts out",
+                "nothing",
+                {},
+            ),
+            (
+                {"OTEL_SDK_DISABLED": "true"},
+                DISABLED,
+                "opt_out",
+                {
+                    "relay": {
+                        "can_start": False,
+                        "reason": "OTEL_SDK_DISABLED: the relay cannot export with it",
+                    }
+                },
+            ),
+            (
+                {"DO_NOT_TRACK": "1", ADDRESS: "http://x"},
+                "DO_NOT_TRACK asks not to be tracked",
+                "opt_out",
+                {},
+            ),
         )
+    ),
+    (
+        "an address",
+        {ADDRESS: f"http://{SECRET}"},
+        {"run": {"forwards": False, "reason": ADDRESS_IS_SET, "command_is_told": "nothing"}},
+    ),
+    (
+        "a credential provider",
+        {CREDENTIAL_PROVIDER: SECRET},
+        {
+            "relay": {
+                "can_start": False,
+                "reason": "the relay cannot observe the Collector's responses: "
+                "a credential provider's session hides them",
+            }
+        },
+    ),
+    (
+        "a credential provider and gRPC",
+        GRPC | {CREDENTIAL_PROVIDER: SECRET},
+        {"protocol": "grpc", "endpoint": "http://localhost:4317"},
     ),
     ("grpc", GRPC, {"protocol": "grpc", "endpoint": "http://localhost:4317"}),
     (
         "http/json",
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
-        {"protocol": "http/json", "would_send": False, "reason": UNSUPPORTED_PROTOCOL},
+        {"protocol": "http/json", **unsupported("OTEL_EXPORTER_OTLP_PROTOCOL")},
     ),
     (
         "an unknown protocol",
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/unknown"},
-        {
-            "protocol": "http/unknown",
-            "would_send": False,
-            "reason": UNSUPPORTED_PROTOCOL,
-        },
+        {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/unknown"},
+        {"protocol": "http/unknown", **unsupported("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL")},
     ),
     (
         "an unknown protocol without consent",
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/unknown", "TELEPORT_ANONYMOUS_TELEMETRY": ""},
-        {"protocol": "http/unknown", "would_send": False, "reason": NO_CONSENT},
+        {
+            "protocol": "http/unknown",
+            **unsupported("OTEL_EXPORTER_OTLP_PROTOCOL"),
+            "reason": NO_CONSENT,
+            "variable": "TELEPORT_ANONYMOUS_TELEMETRY",
+            "run": {"forwards": False, "reason": NO_CONSENT, "command_is_told": "nothing"},
+            "problems": ["OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf or grpc"],
+        },
+    ),
+    *(
+        (f"the endpoint {environ}", environ, {"endpoint": shown})
+        for environ, shown in (
+            ({ENDPOINT: "https://collector.example/"}, "https://collector.example/v1/logs"),
+            ({ENDPOINT: f"https://collector.example/{SECRET}/"}, "https://collector.example/..."),
+            ({LOGS_ENDPOINT: "https://x/v1/logs"}, "https://x/v1/logs"),
+            ({LOGS_ENDPOINT: f"https://x/v1/logs/{SECRET}"}, "https://x/..."),
+            ({LOGS_ENDPOINT: "https://x/v1/logs/v1/logs"}, "https://x/..."),
+            ({LOGS_ENDPOINT: f"https://x/a@{SECRET}"}, "https://..."),
+        )
+    ),
+    *(
+        (f"{environ} over gRPC", GRPC | environ, {"protocol": "grpc", "endpoint": shown})
+        for environ, shown in (
+            ({ENDPOINT: "https://collector.example/"}, "https://collector.example/"),
+            ({ENDPOINT: "https://collector.example/v1/logs"}, "https://collector.example/..."),
+            ({LOGS_ENDPOINT: f"collector.example:443/{SECRET}"}, "collector.example:443/..."),
+        )
+    ),
+    *(
+        (
+            f"{variable}={value}",
+            {variable: value},
+            {"endpoint": shown, **would_not_send(variable, problem)},
+        )
+        for variable, value, shown, problem in (
+            (ENDPOINT, "nonsense", "nonsense/v1/logs", NO_SCHEME),
+            (ENDPOINT, "localhost:4318", "localhost:4318/v1/logs", NO_SCHEME),
+            (LOGS_ENDPOINT, "ftp://x/v1/logs", "ftp://x/v1/logs", NO_SCHEME),
+            (LOGS_ENDPOINT, "http:///v1/logs", "http:///v1/logs", NO_HOST),
+            (ENDPOINT, "http://x:port", "http://x:port/v1/logs", NO_HOST),
+        )
+    ),
+    *(
+        (
+            f"{value} over gRPC",
+            GRPC | {ENDPOINT: value},
+            {"protocol": "grpc", "endpoint": shown, **would_not_send(ENDPOINT, problem)},
+        )
+        for value, shown, problem in (
+            (
+                f"https://user:{SECRET}@x",
+                "https://x",
+                "the endpoint has a login, which only http/protobuf sends",
+            ),
+            ("https://[x", "https://[x", "the endpoint is not a valid URL"),
+        )
     ),
     (
-        "an endpoint",
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example/otlp/"},
-        {"endpoint": "https://collector.example/otlp/v1/logs"},
+        "a scheme is missing without consent",
+        {ENDPOINT: "nonsense", "DO_NOT_TRACK": "1"},
+        {
+            "endpoint": "nonsense/v1/logs",
+            **would_not_send(ENDPOINT, NO_SCHEME),
+            "reason": "DO_NOT_TRACK asks not to be tracked",
+            "variable": "DO_NOT_TRACK",
+            "run": OPT_OUT | {"reason": "DO_NOT_TRACK asks not to be tracked"},
+            "problems": [f"{ENDPOINT}: {NO_SCHEME}"],
+        },
+    ),
+    *(
+        (
+            f"{environ} is missing",
+            {ENDPOINT: "https://x"} | environ,
+            {"endpoint": "https://x/v1/logs", **would_not_send([*environ][-1], UNREADABLE)},
+        )
+        for environ in (
+            {"OTEL_EXPORTER_OTLP_CERTIFICATE": f"/{SECRET}"},
+            {"OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE": f"/{SECRET}"},
+            {"REQUESTS_CA_BUNDLE": f"/{SECRET}"},
+            {"REQUESTS_CA_BUNDLE": __file__, "OTEL_EXPORTER_OTLP_CERTIFICATE": f"/{SECRET}"},
+            {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": f"/{SECRET}"},
+            {
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": __file__,
+                "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/{SECRET}",
+            },
+        )
+    ),
+    *(
+        (f"{environ} is not read", environ, {"endpoint": shown})
+        for environ, shown in (
+            ({"OTEL_EXPORTER_OTLP_CERTIFICATE": f"/{SECRET}"}, HTTP_ENDPOINT),
+            (
+                {ENDPOINT: "https://x", "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/{SECRET}"},
+                "https://x/v1/logs",
+            ),
+            (
+                {
+                    ENDPOINT: "https://x",
+                    "REQUESTS_CA_BUNDLE": f"/{SECRET}",
+                    "OTEL_EXPORTER_OTLP_CERTIFICATE": __file__,
+                },
+                "https://x/v1/logs",
+            ),
+        )
+    ),
+    (
+        "a file is missing over gRPC",
+        GRPC | {"OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/{SECRET}"},
+        {
+            "protocol": "grpc",
+            "endpoint": "http://localhost:4317",
+            **would_not_send("OTEL_EXPORTER_OTLP_CLIENT_KEY", UNREADABLE),
+        },
+    ),
+    *(
+        (
+            f"the path is added to {endpoint}",
+            {ENDPOINT: endpoint},
+            {
+                "endpoint": "http://localhost:4318/...",
+                "problems": [f"{ENDPOINT}: expected no /v1/logs, because it is added"],
+            },
+        )
+        for endpoint in ("http://localhost:4318/v1/logs", "http://localhost:4318/x/v1/logs/")
+    ),
+    *(
+        (
+            f"no path in {endpoint}",
+            {LOGS_ENDPOINT: endpoint},
+            {
+                "endpoint": endpoint,
+                "problems": [f"{LOGS_ENDPOINT}: expected a path, such as /v1/logs"],
+            },
+        )
+        for endpoint in ("http://localhost:4318", "https://collector.example/")
     ),
     (
         "an endpoint for logs",
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "https://other.example",
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector.example/otlp",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector.example/v1/logs",
         },
-        {"endpoint": "https://collector.example/otlp"},
+        {"endpoint": "https://collector.example/v1/logs"},
     ),
     (
         "a protocol for logs",
@@ -268,7 +479,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         (
             f"gRPC at an HTTP port: {endpoint}",
             GRPC | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
-            {"protocol": "grpc", "endpoint": endpoint, "problems": [GRPC_TO_HTTP_PORT]},
+            {"protocol": "grpc", "endpoint": endpoint, "problems": [HTTP_PORT]},
         )
         for endpoint in ("http://localhost:4318", "https://[::1]:4318", "localhost:4318")
     ),
@@ -284,12 +495,9 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         (
             f"HTTP at a gRPC port: {endpoint}",
             {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
-            {
-                "endpoint": f"{endpoint}/v1/logs",
-                "problems": [HTTP_TO_GRPC_PORT.format("http/protobuf")],
-            },
+            {"endpoint": f"{endpoint}/v1/logs", "problems": [GRPC_PORT]},
         )
-        for endpoint in ("http://localhost:4317", "https://[::1]:4317/x")
+        for endpoint in ("http://localhost:4317", "https://[::1]:4317")
     ),
     (
         "an unknown protocol at any port",
@@ -297,20 +505,19 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         {
             "protocol": "x",
             "endpoint": "http://x:4317/",
-            "would_send": False,
-            "reason": UNSUPPORTED_PROTOCOL,
+            **unsupported("OTEL_EXPORTER_OTLP_PROTOCOL"),
         },
     ),
-    (
-        "a timeout in milliseconds",
-        {"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"},
-        {
-            "problems": [
-                "OTEL_EXPORTER_OTLP_TIMEOUT is over ten minutes; this SDK reads seconds",
-            ]
-        },
+    *(
+        (
+            f"{variable}={value}",
+            {variable: value},
+            {"problems": [f"{variable}: expected seconds, but it looks like milliseconds"]},
+        )
+        for variable in ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT")
+        for value in ("500", "10000")
     ),
-    ("a timeout", {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}, {}),
+    ("a timeout", {"OTEL_EXPORTER_OTLP_TIMEOUT": "499.9"}, {}),
     ("a helper", {HELPER: KNOWN_HELPER}, {"helper": {"helper": KNOWN_HELPER}}),
     (
         "a helper and its version",
@@ -365,11 +572,16 @@ def test_status(
         "endpoint": HTTP_ENDPOINT,
         "protocol": "http/protobuf",
         "helper": {},
+        "run": {
+            "forwards": True,
+            "reason": "TELEPORT_ANONYMOUS_TELEMETRY opts in",
+            "command_is_told": "address",
+        },
+        "relay": {"can_start": True, "reason": None},
         "problems": [],
+        "check": None,
         **changes,
     }
-    if "OTEL_EXPORTER_OTLP_PROTOCOL" in environ and expected["reason"].startswith("protocol"):
-        expected["variable"] = "OTEL_EXPORTER_OTLP_PROTOCOL"
     status = 0 if expected["would_send"] else 3
 
     assert main(["status", "--json"]) == status
@@ -380,11 +592,24 @@ def test_status(
     assert main(["status"]) == status
     printed = capsys.readouterr()
     assert printed.err == ""
+    run_reason, relay_reason = [
+        f", {part['reason']}" if part["reason"] not in (None, expected["reason"]) else ""
+        for part in (expected["run"], expected["relay"])
+    ]
+    told = {
+        "address": "the forwarder's address",
+        "opt_out": "TELEPORT_ANONYMOUS_TELEMETRY=0",
+        "nothing": "nothing",
+    }[expected["run"]["command_is_told"]]
+    forwards = "forwards" if expected["run"]["forwards"] else "does not forward"
+    assert SECRET not in printed.out
     assert printed.out.splitlines() == [
         f"would send: {'yes' if expected['would_send'] else 'no'}, {expected['reason']}",
         f"to:         {expected['endpoint']}",
         f"protocol:   {expected['protocol']}",
         f"helper:     {' '.join(expected['helper'].values()) or 'none'}",
+        f"run:        {forwards}{run_reason}; tells tbot {told}",
+        f"relay:      {'can' if expected['relay']['can_start'] else 'cannot'} start{relay_reason}",
         *(f"problem:    {problem}" for problem in expected["problems"]),
     ]
 
@@ -396,6 +621,7 @@ def test_status(
     "endpoint",
     [
         *(f"http://user:{SECRET}@host:4318/x", f"https://{SECRET}@host", f"//user:{SECRET}@host"),
+        *(f"https://host/{SECRET}", f"host/{SECRET}/v1/logs", f"http://host/x@{SECRET}"),
         *(f"http://host/?key={SECRET}", f"http://host/#{SECRET}", f"http://host/?a@{SECRET}"),
         # gRPC accepts an endpoint without a scheme.
         *(f"user:{SECRET}@host:4317", f"{SECRET}@host:4317", f"grpc://user:{SECRET}@host"),
@@ -417,16 +643,223 @@ def test_status_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The status shows no headers, and no user, password, query or fragment of an endpoint."""
+    """The status shows no headers, and no login, path, query or fragment of an endpoint."""
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", f"x-key={SECRET}")
     for words in (["status"], ["status", "--json"]):
-        assert main(words) == 0
+        assert main(words) in (0, 3)
         printed = capsys.readouterr()
         assert printed.err == ""
         assert SECRET not in printed.out
+
+
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize(
+    ("module", "name", "line"),
+    [
+        (
+            launcher,
+            "waitress",
+            (
+                "run:        does not forward, expected the extra: pip install 'tbot-otel[run]'; "
+                "tells tbot TELEPORT_ANONYMOUS_TELEMETRY=0"
+            ),
+        ),
+        (
+            relay,
+            "granian",
+            "relay:      cannot start, expected the extra: pip install 'tbot-otel[relay]'",
+        ),
+    ],
+    ids=["run", "relay"],
+)
+def test_status_without_an_extra(
+    module: ModuleType,
+    name: str,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The status names the extra that run or relay needs. A start would be sent without it."""
+    assert name in module._REQUIRED_MODULES
+    monkeypatch.setattr(module, "_REQUIRED_MODULES", ("missing_module",))
+    assert main(["status"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_status_without_the_exporter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the package of the protocol's exporter, nothing would be sent."""
+    module = "opentelemetry.exporter.otlp.proto.missing"
+    monkeypatch.setitem(environment.EXPORTER_MODULES, "http/protobuf", module)
+    assert main(["status", "--json"]) == 3
+    status = json.loads(capsys.readouterr().out)
+    package = "opentelemetry-exporter-otlp-proto-missing"
+    reason = f"protocol http/protobuf: the package {package} is not installed"
+    assert (status["variable"], status["reason"]) == ("OTEL_EXPORTER_OTLP_PROTOCOL", reason)
+    assert status["run"] == OPT_OUT | {"reason": reason}
+
+
+def test_documented_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """The documentation names the keys of the JSON, and no other."""
+
+    def keys(value: dict[str, Any], prefix: str = "") -> set[str]:
+        nested = [keys(part, f"{name}.") for name, part in value.items() if isinstance(part, dict)]
+        return {f"{prefix}{name}" for name in value}.union(*nested)
+
+    main(["status", "--json", "--check"])
+    page = (Path(__file__).parent.parent / "docs/status.md").read_text()
+    documented = set(re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE))
+    assert documented == keys(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"TELEPORT_ANONYMOUS_TELEMETRY": ""}, NO_CONSENT),
+        ({"DO_NOT_TRACK": "1"}, "DO_NOT_TRACK asks not to be tracked"),
+        ({LOGS_ENDPOINT: "nonsense"}, f"{LOGS_ENDPOINT}: {NO_SCHEME}"),
+    ],
+)
+def test_check_that_is_not_made(
+    environ: dict[str, str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """If nothing would be sent, the check sends nothing either."""
+    monkeypatch.setattr(status, "_check", None)
+    for name, value in ({"TELEPORT_ANONYMOUS_TELEMETRY": "1"} | environ).items():
+        monkeypatch.setenv(name, value)
+    assert main(["status", "--check"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0], lines[-1]) == (f"would send: no, {reason}", "check:      not made")
+    assert main(["status", "--check", "--json"]) == 3
+    check = json.loads(capsys.readouterr().out)["check"]
+    assert check == {"result": "not_made", "reason": reason}
+
+
+def check_status(protocol: str, endpoint: str, **environ: str) -> tuple[int, str]:
+    """Check an endpoint in a process of its own, and return the exit status and the last line."""
+    done = run_python(
+        *("-m", "tbot_otel", "status", "--check"),
+        timeout=60,
+        TELEPORT_ANONYMOUS_TELEMETRY="1",
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        **environ,
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_check(protocol: str, collector: Collector) -> None:
+    """A Collector accepts an export without records."""
+    result = check_status(protocol, collector.endpoint(protocol))
+    assert result == (0, "check:      accepted")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_check_sends_no_record(protocol: str) -> None:
+    """The check makes one request without a record."""
+    with accepting_standin(protocol) as standin:
+        assert check_status(protocol, standin.endpoint)[0] == 0
+    assert [request.body for request in standin.requests] == [b""]
+
+
+@pytest.mark.integration
+def test_check_with_an_at_sign_in_the_query() -> None:
+    """An @ in the query is not taken for the end of a login, also when a proxy is chosen."""
+    with HTTPStandin(Response()) as standin:
+        target = "/v1/logs?key=a@b"
+        url = f"{standin.endpoint}{target}"
+        result = check_status(
+            "http/protobuf",
+            "",
+            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=url,
+            HTTP_PROXY=f"http://127.0.0.1:{free_port()}",
+            NO_PROXY="127.0.0.1",
+        )
+    assert result == (0, "check:      accepted")
+    assert [request.path for request in standin.requests] == [target]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (Response(404), "the Collector responded with 404"),
+        (Response(401), "the Collector responded with 401"),
+        (
+            Response(body=b"<html>", headers={"Content-Type": "text/html"}),
+            "the response is not from an OTLP receiver",
+        ),
+    ],
+)
+def test_check_reads_the_response(response: Response, reason: str) -> None:
+    """A response that does not accept the export is a failure."""
+    with HTTPStandin(response) as standin:
+        result = check_status("http/protobuf", standin.endpoint)
+    assert result == (1, f"check:      failed, {reason}")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("no_collector", [refused_port, silent_port])
+def test_check_without_a_collector(
+    no_collector: Callable[[], contextlib.AbstractContextManager[int]], protocol: str
+) -> None:
+    """Without a Collector, the check fails."""
+    with no_collector() as port:
+        result = check_status(protocol, f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    assert result[0] == 1
+    assert result[1].startswith("check:      failed, ")
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_check_that_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check ends in time, although the exporter does not."""
+    ended = threading.Event()
+    monkeypatch.setattr(emit, "MAX_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(send, "export_and_observe", lambda *_: ended.wait(WAIT_SECONDS))
+    try:
+        assert main(["status", "--check"]) == 1
+    finally:
+        ended.set()
+    assert capsys.readouterr().out.endswith("check:      failed, no response within 0.1 s\n")
+
+
+@pytest.mark.integration
+def test_check_with_an_exporter_that_cannot_be_built() -> None:
+    """The check fails if the exporter rejects the variables."""
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    result = check_status("grpc", endpoint, OTEL_EXPORTER_OTLP_CLIENT_KEY=__file__)
+    reason = "tls: expected both a client key and a client certificate, or neither"
+    assert result == (1, f"check:      failed, {reason}")
+
+
+@pytest.mark.integration
+def test_check_that_is_not_observed(tmp_path: Path) -> None:
+    """A credential provider's session hides the response."""
+    with HTTPStandin(Response()) as standin:
+        result = check_status(
+            "http/protobuf",
+            standin.endpoint,
+            OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER="session",
+            PYTHONPATH=install_credential_providers(tmp_path),
+        )
+    reason = "it was sent; the Collector's response was not observed"
+    assert result == (0, f"check:      unobserved, {reason}")
+    assert len(standin.requests) == 1
 
 
 def record_attributes(printed: str) -> dict[str, object]:

@@ -244,7 +244,7 @@ def test_import_does_nothing(module: str) -> None:
     [
         pytest.param(RECORD_START_REFUSED, 0, id="record_start"),
         pytest.param(COMMAND.format(words=["emit", "--config", "FOLDER/tbot.yaml"]), 0, id="emit"),
-        pytest.param(COMMAND.format(words=["status"]), 3, id="status"),
+        pytest.param(COMMAND.format(words=["status", "--check"]), 3, id="status"),
     ],
 )
 def test_without_consent(script: str, status: int, environ: dict[str, str], folder: Path) -> None:

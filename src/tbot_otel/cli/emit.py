@@ -10,6 +10,7 @@ from functools import partial
 
 from tbot_otel.cli import _source
 from tbot_otel.consent import OptInSampler
+from tbot_otel.otlp import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def run(options: argparse.Namespace) -> int:
     import logging
 
     from tbot_otel import files, sender
-    from tbot_otel.otlp import environment
     from tbot_otel.recording import RecordFile, RecordingExporter
     from tbot_otel.session import Outcome, Status
     from tbot_otel.start import record_start
@@ -47,8 +47,7 @@ def run(options: argparse.Namespace) -> int:
     # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
     handler.addFilter(lambda record: record.name == "tbot_otel")
     logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
-    timeout = environment.timeout_seconds()
-    wait = MAX_WAIT_SECONDS if timeout is None else min(timeout, MAX_WAIT_SECONDS)
+    wait = wait_seconds()
     file = None
     if options.record is not None:
         try:
@@ -73,6 +72,12 @@ def run(options: argparse.Namespace) -> int:
         # Otherwise the exit would wait for it again.
         session.settle(Outcome(Status.FAILED, reason))
     return _print_and_return(1, f"not delivered to {target}: {reason}")
+
+
+def wait_seconds() -> float:
+    """Return how long to wait for the Collector."""
+    timeout = environment.timeout_seconds()
+    return MAX_WAIT_SECONDS if timeout is None else min(timeout, MAX_WAIT_SECONDS)
 
 
 def _print_and_return(status: int, line: str) -> int:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tbot_otel.cli._parser import Parser
 
 
+_REQUIRED_MODULES = ("connectrpc", "granian", "uvloop")
+
+
 class _OptionError(TbotOtelError):
     """An option is invalid."""
 
@@ -62,18 +65,15 @@ def _parse_count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    from tbot_otel import consent
     from tbot_otel.otlp import environment
 
-    if consent.is_sdk_disabled(os.environ):
-        raise _OptionError("OTEL_SDK_DISABLED: the relay cannot export with it")
+    if problem := find_problem():
+        raise _OptionError(problem)
     environment.check_protocol(environment.protocol())
     if (options.tls_cert is None) != (options.tls_key is None):
         raise _OptionError("--tls-cert, --tls-key: expected both or neither")
-    try:
-        from tbot_otel.relay import server
-    except ModuleNotFoundError:
-        raise _OptionError("expected the extra: pip install 'tbot-otel[relay]'") from None
+    from tbot_otel.relay import server
+
     prefix = _read_prefix(options.path_secret_file)
     _check_tls(options.tls_cert, options.tls_key)
     host, port = options.listen
@@ -89,6 +89,28 @@ def run(options: argparse.Namespace) -> int:
         key=options.tls_key,
     )
     return 0
+
+
+def find_problem() -> str | None:
+    """Return why the relay cannot start, as far as that is known without importing it."""
+    from importlib.util import find_spec
+
+    from tbot_otel import consent
+    from tbot_otel.otlp import environment
+
+    if consent.is_sdk_disabled(os.environ):
+        return "OTEL_SDK_DISABLED: the relay cannot export with it"
+    protocol = environment.protocol()
+    if protocol not in environment.EXPORTER_MODULES:
+        return environment.UNSUPPORTED_PROTOCOL
+    if protocol != "grpc" and environment.has_credential_provider("HTTP"):
+        return (
+            "the relay cannot observe the Collector's responses: "
+            "a credential provider's session hides them"
+        )
+    if not all(map(find_spec, _REQUIRED_MODULES)):
+        return "expected the extra: pip install 'tbot-otel[relay]'"
+    return None
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:

@@ -16,13 +16,21 @@ EXPORTER_MODULES = {
 
 The distribution has the same name with hyphens.
 """
-UNSUPPORTED_PROTOCOL = f"protocol: expected {' or '.join(EXPORTER_MODULES)}"
+EXPECTED_PROTOCOL = f"expected {' or '.join(EXPORTER_MODULES)}"
+UNSUPPORTED_PROTOCOL = f"protocol: {EXPECTED_PROTOCOL}"
+LOGS_PATH = "/v1/logs"
+"""The standard path of logs over HTTP."""
+
+
+def variable_name(name: str, signal: str = "LOGS") -> str:
+    """Return ``OTEL_EXPORTER_OTLP_{signal}_{name}`` if set, else ``OTEL_EXPORTER_OTLP_{name}``."""
+    own = f"OTEL_EXPORTER_OTLP_{signal}_{name}"
+    return own if os.environ.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
 
 
 def standard_variable(name: str, signal: str = "LOGS") -> str | None:
-    """Return ``OTEL_EXPORTER_OTLP_{signal}_{name}``, else ``OTEL_EXPORTER_OTLP_{name}``, if set."""
-    prefix = "OTEL_EXPORTER_OTLP"
-    return os.environ.get(f"{prefix}_{signal}_{name}") or os.environ.get(f"{prefix}_{name}") or None
+    """Return the value of the variable that `variable_name` returns, if it is set."""
+    return os.environ.get(variable_name(name, signal)) or None
 
 
 def protocol(signal: str = "LOGS") -> str:
@@ -41,23 +49,31 @@ def timeout_seconds() -> float | None:
     return seconds if 0 <= seconds < TIMEOUT_MAX else None
 
 
+def secret_endpoint() -> str:
+    """Return the endpoint for logs as the exporters read it. Any part of it can be secret."""
+    if protocol() == "grpc":
+        return standard_variable("ENDPOINT") or "http://localhost:4317"
+    if logs_endpoint := os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
+        return logs_endpoint
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+    return base.removesuffix("/") + LOGS_PATH
+
+
 def endpoint() -> str:
     """Return the endpoint for logs without the parts that can be secret.
 
-    Those are the user, the password, the query and the fragment.
+    Those are the user, the password, the query, the fragment, and a path that is not the standard
+    one, in place of which there are dots.
     """
-    if protocol() == "grpc":
-        url = standard_variable("ENDPOINT") or "http://localhost:4317"
-    elif logs_endpoint := os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
-        url = logs_endpoint
-    else:
-        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
-        url = base.removesuffix("/") + "/v1/logs"
+    url = secret_endpoint()
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    rest, _, secret = rest.replace("#", "?").partition("?")
-    # An unquoted ? or # in a password looks like the start of a query.
-    rest = "" if "@" in secret else rest.rpartition("@")[2]
-    return f"{scheme}{separator}{rest}"
+    authority, slash, path = rest.replace("#", "?").partition("?")[0].partition("/")
+    if "@" in rest.removeprefix(authority):
+        # An unquoted /, ? or # in a password looks like the end of the host.
+        return f"{scheme}{separator}..."
+    if path and (protocol() == "grpc" or slash + path != LOGS_PATH):
+        path = "..."
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def check_protocol(name: str) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from grpc import Compression, RpcError, StatusCode, ssl_channel_credentials
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
@@ -12,6 +11,7 @@ from tbot_otel.otlp.arguments import TLS_FILES
 from tbot_otel.otlp.batch import EncodedBatch
 from tbot_otel.otlp.environment import has_credential_provider, standard_variable
 from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT
+from tbot_otel.otlp.settings import check_grpc_endpoint
 from tbot_otel.otlp.tls import read_file
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> OTLP
         ExporterConfigurationError: The endpoint has a login. Or a file for TLS cannot be read. Or a
             client's key has no certificate, or the reverse: gRPC would abort the process.
     """
-    # gRPC would take it for a part of the host's name, and log it.
-    if "@" in urlsplit(arguments.endpoint or standard_variable("ENDPOINT") or "").netloc:
-        raise ExporterConfigurationError("the endpoint has a login, which only http/protobuf sends")
+    check_grpc_endpoint(arguments.endpoint or standard_variable("ENDPOINT") or "")
     authority = read_file(arguments, "ca_file")
     key = read_file(arguments, "key_file")
     certificate = read_file(arguments, "cert_file")

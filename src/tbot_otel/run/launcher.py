@@ -10,7 +10,7 @@ import sys
 import time
 
 from tbot_otel import files
-from tbot_otel.consent import OPT_IN, OptInSampler
+from tbot_otel.consent import OPT_IN, Consent, OptInSampler
 from tbot_otel.otlp import environment
 
 TYPE_CHECKING = False
@@ -24,6 +24,11 @@ ADDRESS_VARIABLE = "TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"
 EXIT_USAGE = 2
 EXIT_NOT_FOUND = 127
 EXIT_CANNOT_RUN = 126
+
+ADDRESS = "address"
+OPT_OUT = "opt_out"
+NOTHING = "nothing"
+"""What the command is told about its report: see `decide`."""
 
 _BACKLOG = 64
 _STANDARD_STREAMS = (0, 1, 2)
@@ -76,10 +81,15 @@ def launch(command: list[str], options: Options) -> int:
     try:
         _restore_locale()
         consent = OptInSampler().should_sample()
-        if consent:
-            forwarding = _forward(options)
-        elif consent.variable != OPT_IN:
-            # tbot does not know the variable that refuses.
+        told, reason = decide(consent)
+        if told == ADDRESS:
+            _start_forwarder(options)
+            forwarding = True
+        elif consent and told == OPT_OUT:
+            _forbid_report(reason)
+        elif consent:
+            write_line(reason)
+        elif told == OPT_OUT:
             os.environ[OPT_IN] = "0"
     except _UsageError as error:
         write_line(str(error))
@@ -131,17 +141,23 @@ def _original_lc_ctype() -> str | None:
     return None
 
 
-def _forward(options: Options) -> bool:
-    """Start the forwarder, unless there is an address already; return whether it was started."""
+def decide(consent: Consent) -> tuple[str, str]:
+    """Decide what the command is told, and return that and the reason. This changes nothing.
+
+    Args:
+        consent: The consent as it is now.
+
+    Returns:
+        `ADDRESS` if a forwarder has to be started, `OPT_OUT` if the command must not report, else
+        `NOTHING`.
+    """
+    if not consent:
+        # tbot does not know the other variables.
+        return NOTHING if consent.variable == OPT_IN else OPT_OUT, consent.reason
     if os.environ.get(ADDRESS_VARIABLE):
-        write_line(f"{ADDRESS_VARIABLE} is already set, so tbot's report goes there")
-        return False
+        return NOTHING, f"{ADDRESS_VARIABLE} is already set, so tbot's report goes there"
     problem = _find_problem()
-    if problem is not None:
-        _forbid_report(problem)
-        return False
-    _start_forwarder(options)
-    return True
+    return (ADDRESS, consent.reason) if problem is None else (OPT_OUT, problem)
 
 
 def _find_problem() -> str | None:
