@@ -199,22 +199,22 @@ from concurrent.futures import ThreadPoolExecutor
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 pool = ThreadPoolExecutor()
 record()
-from tbot_otel import sender
-wait = sender._Sender.wait
+from tbot_otel import session
+flush = session.Session.flush
 waiting = threading.Event()
 
-def interrupted_wait(*arguments):
+def interrupted_flush(*arguments):
     if not waiting.is_set():
         waiting.set()
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-    wait(*arguments)
+    return flush(*arguments)
 
 def work():
     waiting.wait()
     time.sleep(0.5)
     os.write(1, b"worked")
 
-sender._Sender.wait = interrupted_wait
+session.Session.flush = interrupted_flush
 pool.submit(work)
 """
 
