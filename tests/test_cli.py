@@ -690,6 +690,18 @@ def test_status_without_an_extra(
 
 
 @pytest.mark.usefixtures("opted_in")
+def test_status_on_windows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where run is not supported, the status says so. A start would be sent."""
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.delattr(os, "geteuid")
+    assert main(["status", "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)["run"]
+    assert run == OPT_OUT | {"reason": "expected Linux or macOS"}
+
+
+@pytest.mark.usefixtures("opted_in")
 def test_status_without_the_exporter(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

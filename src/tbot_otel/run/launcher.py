@@ -162,6 +162,8 @@ def decide(consent: Consent) -> tuple[str, str]:
 
 def _find_problem() -> str | None:
     """Return why a report could not be sent, as far as that is known without an import of ours."""
+    if not hasattr(os, "fork"):
+        return "expected Linux or macOS"
     for name in _REQUIRED_MODULES:
         if not _is_installed(name, None):
             return "expected the extra: pip install 'tbot-otel[run]'"
