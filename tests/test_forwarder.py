@@ -1,10 +1,8 @@
 """The forwarder of `tbot-otel run`: one start, a late Collector, and others on the machine."""
 
 import contextlib
-import http.client
 import re
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +31,6 @@ from support.standins import (
     refused_port,
     streaming_port,
 )
-from tbot_otel.otlp.client import _describe
-from tbot_otel.run import forwarder
 
 pytestmark = pytest.mark.integration
 
@@ -216,30 +212,6 @@ def test_final_failure(name: str) -> None:
             assert parse_responses(exchange(address, report(new_session_id()))) == UNAVAILABLE
         # The forwarder has lingered for ten times the pause between two attempts.
         assert count_requests() == 1
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        socket.gaierror(),
-        TimeoutError(),
-        ConnectionRefusedError(),
-        ConnectionResetError(),
-        http.client.RemoteDisconnected(""),
-        OSError(113, ""),
-        ssl.SSLError(),
-        ssl.SSLCertVerificationError(),
-        http.client.HTTPException(),
-        ValueError(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_temporary_reasons(error: Exception) -> None:
-    """The forwarder tries again after the errors that the HTTP client calls temporary."""
-    # OpenSSL sets these.
-    vars(error).update(reason="x", verify_code=1, verify_message="x")
-    failure = _describe(error)
-    assert bool(forwarder._TEMPORARY_REASON.match(str(failure))) == failure.is_temporary
 
 
 def test_consent_withdrawn() -> None:

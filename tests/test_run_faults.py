@@ -905,7 +905,10 @@ def test_log_level(level: str, outcome: str, tmp_path: Path, sitecustomize: dict
         status, _, stderr = command.wait()
         command.wait_for_forwarder_exit()
     assert (status, stderr) == (7, "err\n")
-    first, *more = log_messages(log) or [""]
+    lines = log_messages(log)
+    if level == "nonsense":
+        assert lines.pop(0) == "OTEL_LOG_LEVEL: expected debug, info, warn, error or none"
+    first, *more = lines or [""]
     assert first.startswith(log_line if outcome in LOGGED_BY_LEVEL[level] else "")
     assert bool(first) == (outcome in LOGGED_BY_LEVEL[level])
     # Only the level debug has a traceback.

@@ -34,13 +34,15 @@ class Outcome:
     Args:
         status: What happened.
         reason: One sentence for people.
+        can_retry: Whether a later attempt could succeed, if this one has failed.
     """
 
-    __slots__ = ("reason", "status")
+    __slots__ = ("can_retry", "reason", "status")
 
-    def __init__(self, status: Status, reason: str) -> None:
+    def __init__(self, status: Status, reason: str, *, can_retry: bool = False) -> None:
         self.status: Status = status
         self.reason: str = reason
+        self.can_retry: bool = can_retry
 
     def __repr__(self) -> str:
         return f"Outcome({self.status}, {self.reason!r})"

@@ -122,7 +122,7 @@ class HTTPClient:
             return Result(error=error)
         except Exception as error:  # noqa: BLE001 - the exporter logs it, and it can repeat the URL
             failure = _describe(error)
-            self._observer.fail(str(failure))
+            self._observer.fail(str(failure), can_retry=failure.is_temporary)
             return Result(error=failure)
 
     def is_connection_error(self, exception: Exception | None) -> bool:

@@ -25,6 +25,16 @@ _COMPRESSIONS = {
 }
 # By default, gRPC waits up to two minutes before it tries a Collector again.
 _CHANNEL_OPTIONS = (("grpc.max_reconnect_backoff_ms", 1000),)
+# https://opentelemetry.io/docs/specs/otlp/#failures
+_RETRYABLE_CODES = (
+    StatusCode.CANCELLED,
+    StatusCode.DEADLINE_EXCEEDED,
+    StatusCode.RESOURCE_EXHAUSTED,
+    StatusCode.ABORTED,
+    StatusCode.OUT_OF_RANGE,
+    StatusCode.UNAVAILABLE,
+    StatusCode.DATA_LOSS,
+)
 # How gRPC's details begin where the Collector did not respond, and parts of them. No other field
 # distinguishes these errors. Details of another form lead to the status code's name.
 _LOCAL_ERRORS = ("failed to connect", "errors resolving", "DNS resolution", "Socket closed")
@@ -81,7 +91,8 @@ class _ObservedCall:
         try:
             response = self._call(**arguments)
         except RpcError as error:
-            self._observer.fail(_describe(error))
+            can_retry = error.code() in _RETRYABLE_CODES
+            self._observer.fail(_describe(error), can_retry=can_retry)
             raise
         self._observer.observe_grpc(response)
         return response

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tbot_otel.consent import Consent
 
 NOT_OTLP = "the response is not from an OTLP receiver"
+# https://opentelemetry.io/docs/specs/otlp/#failures-1
+_RETRYABLE_STATUSES = (429, 502, 503, 504)
 TIMED_OUT = "the Collector did not respond in time"
 
 
@@ -59,9 +61,9 @@ class ResponseObserver:
             self._thread.outcome = Outcome(Status.REFUSED, consent.reason)
             raise ConsentWithdrawnError(consent.reason)
 
-    def fail(self, reason: str) -> None:
-        """Record that an attempt failed."""
-        self._thread.outcome = Outcome(Status.FAILED, reason)
+    def fail(self, reason: str, *, can_retry: bool = False) -> None:
+        """Record that an attempt failed, and whether a later one could succeed."""
+        self._thread.outcome = Outcome(Status.FAILED, reason, can_retry=can_retry)
 
     def observe_http(self, status: int, content_type: str, body: bytes | None) -> None:
         """Observe a response over HTTP.
@@ -74,7 +76,8 @@ class ResponseObserver:
         if 200 <= status < 300:
             self._settle(_find_http_problem(content_type, body))
         else:
-            self.fail(f"the Collector responded with {status}")
+            reason = f"the Collector responded with {status}"
+            self.fail(reason, can_retry=status in _RETRYABLE_STATUSES)
 
     def observe_grpc(self, response: "ExportLogsServiceResponse") -> None:
         """Observe a successful response over gRPC."""

@@ -11,7 +11,6 @@ import gc
 import json
 import logging
 import os
-import re
 import select
 import socket
 import sys
@@ -42,17 +41,6 @@ _POLL_INTERVAL_SECONDS = 0.1
 _MIN_RETRY_SECONDS = 5.0
 _MAX_RETRY_SECONDS = 30.0
 _NO_TIME = float("inf")
-# The reasons in `otlp` after which a later attempt can succeed. The codes are those that the
-# official exporters retry.
-_TEMPORARY_REASON = re.compile(
-    r"the (Collector|proxy)('s name was not found"
-    r"| (refused|reset|closed) the connection.*"
-    r"| did not respond in time"
-    r"| responded with (429|502|503|504)"
-    r"| did not accept the export \((CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED"
-    r"|OUT_OF_RANGE|UNAVAILABLE|DATA_LOSS)\))$"
-    r"|(tls: )?the connection failed "
-)
 _MAX_OOM_SCORE_ADJ = "1000"
 _EXPECTED_LEVELS = "debug, info, warn, error or none"
 
@@ -125,8 +113,7 @@ def _configure_log(log_fd: int) -> None:
     handler = logging.StreamHandler(os.fdopen(log_fd, "w", encoding="utf-8"))
     line = "%(asctime)s tbot-otel run: %(message)s"
     handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S%z"))
-    # Failed exports are in the line about the report.
-    handler.addFilter(lambda record: record.name != "tbot_otel.export")
+    handler.addFilter(_NewLines())
     package_logger = logging.getLogger("tbot_otel")
     package_logger.addHandler(handler)
     package_logger.propagate = False
@@ -136,6 +123,20 @@ def _configure_log(log_fd: int) -> None:
     package_logger.setLevel(levels.get(level.upper(), logging.INFO))
     if level.upper() not in levels:
         _logger.warning("OTEL_LOG_LEVEL: expected %s", _EXPECTED_LEVELS)
+
+
+class _NewLines(logging.Filter):
+    """Hides failed exports, which the line about the report names, and an attempt's repetitions."""
+
+    def __init__(self) -> None:
+        super().__init__("tbot_otel")
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        is_repeated = record.name == self.name and line in self._seen
+        self._seen.add(line)
+        return record.name != "tbot_otel.export" and not is_repeated
 
 
 class _Delivery:
@@ -171,7 +172,7 @@ class _Delivery:
 
     def retry_if_due(self) -> None:
         """Start another attempt some time after one that failed for a temporary reason."""
-        if not self.has_failed() or not _TEMPORARY_REASON.match(self.session.flush(0).reason):
+        if not self.session.flush(0).can_retry:
             return
         now = time.monotonic()
         if self._retry_at == _NO_TIME:
@@ -210,7 +211,6 @@ class _Forwarder:
         if dry_run:
             self._accepted.add(Status.REFUSED)
         self._record_file = None if record_fd is None else RecordFile(record_fd)
-        self._has_built_exporter = False
         sender.use_exporter(self._build_exporter)
         self._lock = threading.Lock()
         self._active_calls = 0
@@ -225,13 +225,8 @@ class _Forwarder:
     def _build_exporter(self) -> "TbotLogExporter":
         from tbot_otel.recording import RecordingExporter
 
-        file = self._record_file
-        if self._has_built_exporter:
-            # A later attempt is not recorded, and would log the same problems.
-            file = None
-            _logger.setLevel(_logger.getEffectiveLevel())
-            logging.getLogger("tbot_otel").setLevel(logging.CRITICAL + 1)
-        self._has_built_exporter = True
+        # Only the first attempt is recorded.
+        file, self._record_file = self._record_file, None
         return RecordingExporter(file, dry_run=self._dry_run, allowed_helpers=self._allowed_helpers)
 
     def _respond(

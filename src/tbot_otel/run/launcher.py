@@ -172,8 +172,12 @@ def _find_problem() -> str | None:
     if module is None:
         return environment.UNSUPPORTED_PROTOCOL
     parent, _, _ = module.rpartition(".")
-    # A namespace without code. importlib.util.find_spec takes longer to import.
-    if not _is_installed(module, __import__(parent, fromlist=[""]).__path__):
+    try:
+        # A namespace without code. importlib.util.find_spec takes longer to import.
+        path = __import__(parent, fromlist=[""]).__path__
+    except ImportError:
+        path = []
+    if not _is_installed(module, path):
         return environment.missing_package(protocol)
     return _find_shortage()
 
