@@ -1,9 +1,9 @@
 """The forwarder: receives tbot's report, sends it to the Collector, and exits.
 
 It responds to tbot when the Collector has accepted the report, or when it was sent and responses
-are not observed, or with ``unavailable`` if that takes too long. HTTP is waitress's work, the
-protocol is `connect`'s, sending is `sender`'s. Slow imports come after the log is set up, so that a
-failed import is logged.
+are not observed, or with ``unavailable`` if that takes too long. Then it goes on trying, because
+the Collector may start later than tbot. HTTP is `server`'s work, the protocol is `connect`'s,
+sending is `sender`'s. Slow imports come after the log is set up, so that a failed import is logged.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from tbot_otel.exporter import TbotLogExporter
 
 IDLE_TIMEOUT_SECONDS = 600.0
-"""How long the forwarder waits for a report."""
+"""How long the forwarder waits for a report, and how long it tries to deliver one."""
 LINGER_SECONDS = 1.0
 """How long it still responds after a delivered report, or after tbot has exited."""
 
 _POLL_INTERVAL_SECONDS = 0.1
-# The pause after a failed attempt doubles from one to the other.
+# The pause after a failed attempt. It doubles each time, up to the maximum.
 _MIN_RETRY_SECONDS = 5.0
 _MAX_RETRY_SECONDS = 30.0
 _NO_TIME = float("inf")
