@@ -50,7 +50,7 @@ class Server(TcpWSGIServer):
         fatal_error: Why no connection can be accepted; None if they can.
     """
 
-    channel_class = _Channel
+    channel_class: type[HTTPChannel] = _Channel
 
     def __init__(self, application: Any, listener: socket.socket, forked_at: float) -> None:
         max_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
