@@ -173,7 +173,7 @@ CASES = {
     ),
     "too late": Case(
         HTTP,
-        functools.partial(http_collector, Response(delay=9)),
+        functools.partial(http_collector, Response(delay=12)),
         "unavailable",
         AT_THE_TIMEOUT,
         TIMED_OUT,
