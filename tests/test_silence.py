@@ -214,6 +214,7 @@ LIBRARY_MODULES = ["bot_config", "exporter", "gate", "processor", "record", "rec
 # Modules that a process imports only with consent, or for a report of another process.
 SENDING_MODULES = [
     *("connect", "connect.tbot_pb", "otlp.batch", "otlp.encoding", "otlp.grpc", "otlp.http"),
+    "run.server",
     "otlp.requests_session",
     *("relay.app", "relay.batch", "relay.committer", "relay.metrics", "relay.server"),
 ]

@@ -7,7 +7,6 @@ user opted in, so the relay asks for no consent of its own.
 import argparse
 import os
 import re
-from pathlib import Path
 
 from tbot_otel.errors import TbotOtelError
 
@@ -41,12 +40,11 @@ def configure(parser: "Parser") -> None:
     )
     parser.add_argument(
         "--path-secret-file",
-        type=Path,
         metavar="FILE",
         help="a file with the secret that a call's path starts with",
     )
     for option, brief in (("--tls-cert", "the certificate chain"), ("--tls-key", "its key")):
-        parser.add_argument(option, type=Path, metavar="FILE", help=f"{brief} for TLS, in PEM")
+        parser.add_argument(option, metavar="FILE", help=f"{brief} for TLS, in PEM")
     parser.add_allow_helper()
 
 
@@ -72,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     environment.check_protocol(environment.protocol())
     if (options.tls_cert is None) != (options.tls_key is None):
         raise _OptionError("--tls-cert, --tls-key: expected both or neither")
+    from pathlib import Path
+
     from tbot_otel.relay import server
 
     prefix = _read_prefix(options.path_secret_file)
@@ -85,18 +85,17 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         prefix=prefix,
         allowed_helpers=options.allowed_helpers,
-        certificate=options.tls_cert,
-        key=options.tls_key,
+        certificate=Path(options.tls_cert) if options.tls_cert else None,
+        key=Path(options.tls_key) if options.tls_key else None,
     )
     return 0
 
 
 def find_problem() -> str | None:
     """Return why the relay cannot start, as far as that is known without importing it."""
-    from importlib.util import find_spec
-
     from tbot_otel import consent
     from tbot_otel.otlp import environment
+    from tbot_otel.run.launcher import is_installed
 
     if consent.is_sdk_disabled(os.environ):
         return "OTEL_SDK_DISABLED: the relay cannot export with it"
@@ -108,12 +107,12 @@ def find_problem() -> str | None:
             "the relay cannot observe the Collector's responses: "
             "a credential provider's session hides them"
         )
-    if not all(map(find_spec, _REQUIRED_MODULES)):
+    if not all(map(is_installed, _REQUIRED_MODULES)):
         return "expected the extra: pip install 'tbot-otel[relay]'"
     return None
 
 
-def _check_tls(certificate: Path | None, key: Path | None) -> None:
+def _check_tls(certificate: str | None, key: str | None) -> None:
     import ssl
 
     if certificate is None:
@@ -140,11 +139,12 @@ def _resolve_address(host: str, port: int) -> str:
     return str(address)
 
 
-def _read_prefix(path: Path | None) -> str:
+def _read_prefix(path: str | None) -> str:
     if path is None:
         return ""
     try:
-        secret = path.read_text(encoding="ascii").strip()
+        with open(path, encoding="ascii") as file:
+            secret = file.read().strip()
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or "expected ASCII"
         raise _OptionError(f"--path-secret-file: {problem}") from None

@@ -5,8 +5,6 @@ Its interface is the one that the official exporters' HTTP transports have since
 importing another one takes a sixth of a short process; only a proxy needs `urllib3`.
 """
 
-import base64
-
 # A name lookup imports it, and a child that was forked meanwhile could not import it anymore.
 import encodings.idna  # noqa: F401
 import functools
@@ -17,10 +15,11 @@ import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.responses import NOT_OTLP, ConsentWithdrawnError
+from tbot_otel.otlp.url import INVALID_ENDPOINT, basic_authorization, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +30,6 @@ MAX_RESPONSE_BYTES = 2**16
 """The most bytes of a response's body. An OTLP response has a few."""
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
-_INVALID_ENDPOINT = "the endpoint has no valid host and port"
 _SAFE = "/%:=&?~+!$,;'@()*[]"
 # OpenSSL's codes for a certificate of another host name or IP address. Their messages repeat it.
 _OTHER_NAME_CODES = (62, 64)
@@ -273,34 +271,6 @@ def _read_body(response: Any, deadline: float) -> bytes | None:
     return body
 
 
-def split_url(url: str) -> SplitResult:
-    """Split an endpoint.
-
-    Raises:
-        ExporterConfigurationError: It is not a URL of HTTP.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        # The property raises ValueError for an invalid port.
-        is_valid = parts.hostname is not None and parts.port != 0
-    except ValueError:
-        is_valid = False
-    else:
-        if parts.scheme not in ("http", "https"):
-            raise ExporterConfigurationError("the endpoint has no http:// or https://")
-    if not is_valid:
-        raise ExporterConfigurationError(_INVALID_ENDPOINT)
-    return parts
-
-
-def basic_authorization(url: SplitResult) -> str | None:
-    """Return the value of the header for the user and the password of a URL, if it has them."""
-    if not (url.username or url.password):
-        return None
-    login = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
-    return f"Basic {base64.b64encode(login.encode()).decode()}"
-
-
 def _describe(error: Exception) -> RequestError:
     """Return what happened, without a value."""
     # urllib3 wraps the error of the socket.
@@ -337,7 +307,7 @@ def _describe_cause(error: BaseException, peer: str) -> RequestError | None:
         case ConnectionError():
             reason = f"the {peer} reset the connection"
         case http.client.InvalidURL():
-            reason, temporary = _INVALID_ENDPOINT, False
+            reason, temporary = INVALID_ENDPOINT, False
         case http.client.HTTPException():
             reason, temporary = NOT_OTLP, False
         case OSError(errno=int(number)):

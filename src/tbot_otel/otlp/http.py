@@ -7,8 +7,9 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
 from tbot_otel.otlp import environment, tls
-from tbot_otel.otlp.client import HTTPClient, split_url
+from tbot_otel.otlp.client import HTTPClient
 from tbot_otel.otlp.proxy import find_proxy
+from tbot_otel.otlp.url import split_url
 
 if TYPE_CHECKING:
     from tbot_otel.otlp.arguments import Arguments

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import tls
 from tbot_otel.otlp.arguments import Arguments
-from tbot_otel.otlp.client import basic_authorization
+from tbot_otel.otlp.url import basic_authorization
 
 if TYPE_CHECKING:
     import ssl

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment, tls
+from tbot_otel.otlp.url import split_url
 
 # In the specification, the unit is the millisecond.
 _MIN_IMPLAUSIBLE_TIMEOUT_SECONDS = 500
@@ -30,8 +31,6 @@ def find_error() -> tuple[str, str] | None:
             check_grpc_endpoint(url)
             uses_tls_files = True
         else:
-            from tbot_otel.otlp.client import split_url
-
             uses_tls_files = split_url(url).scheme == "https"
     except ExporterConfigurationError as error:
         return environment.variable_name("ENDPOINT"), str(error)
