@@ -93,9 +93,10 @@ def run(options: argparse.Namespace) -> int:
 
 def find_problem() -> str | None:
     """Return why the relay cannot start, as far as that is known without importing it."""
+    from importlib.util import find_spec
+
     from tbot_otel import consent
     from tbot_otel.otlp import environment
-    from tbot_otel.run.launcher import is_installed
 
     if consent.is_sdk_disabled(os.environ):
         return "OTEL_SDK_DISABLED: the relay cannot export with it"
@@ -107,7 +108,7 @@ def find_problem() -> str | None:
             "the relay cannot observe the Collector's responses: "
             "a credential provider's session hides them"
         )
-    if not all(map(is_installed, _REQUIRED_MODULES)):
+    if not all(map(find_spec, _REQUIRED_MODULES)):
         return "expected the extra: pip install 'tbot-otel[relay]'"
     return None
 

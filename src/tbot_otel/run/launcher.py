@@ -165,7 +165,7 @@ def _find_problem() -> str | None:
     if not hasattr(os, "fork"):
         return "expected Linux or macOS"
     for name in _REQUIRED_MODULES:
-        if not is_installed(name):
+        if not _is_installed(name):
             return "expected the extra: pip install 'tbot-otel[run]'"
     protocol = environment.protocol()
     module = environment.EXPORTER_MODULES.get(protocol)
@@ -177,7 +177,7 @@ def _find_problem() -> str | None:
         path = __import__(parent, fromlist=[""]).__path__
     except ImportError:
         path = []
-    if not is_installed(module, path):
+    if not _is_installed(module, path):
         return environment.missing_package(protocol)
     return _find_shortage()
 
@@ -226,13 +226,7 @@ def _read_number(path: str, default: float = _UNLIMITED) -> float:
         return default
 
 
-def is_installed(name: str, path: "Sequence[str] | None" = None) -> bool:
-    """Return whether a module can be found, without importing it.
-
-    Args:
-        name: Its name.
-        path: Where its package has its modules; None if it is in no package.
-    """
+def _is_installed(name: str, path: "Sequence[str] | None" = None) -> bool:
     return any(finder.find_spec(name, path) for finder in sys.meta_path)
 
 
