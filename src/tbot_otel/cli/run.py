@@ -51,7 +51,7 @@ def main(words: "Sequence[str]") -> int:
         if word == "--dry-run":
             options.dry_run = True
             continue
-        if name not in ("--log", "--record", "--allow-helper"):
+        if name not in _EXPECTED:
             return _usage_error(f"unknown: {name if word.startswith('--') else word[:2]}")
         value = value if given else rest.pop(0) if rest else ""
         if not value or (value == "--" and not given):

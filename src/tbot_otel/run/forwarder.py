@@ -272,6 +272,7 @@ class _Forwarder:
 
     def _handle_report(self, request: "Request", context: "Context") -> None:
         from tbot_otel import connect
+        from tbot_otel.otlp.responses import TIMED_OUT
 
         waiting_since = self._server.waiting_since(context.client_address)
         report = connect.parse_report(request, time.time_ns(), self._allowed_helpers)
@@ -281,7 +282,7 @@ class _Forwarder:
         deadline = waiting_since + connect.RESPONSE_TIMEOUT_SECONDS
         outcome = session.flush(max(0.0, deadline - time.monotonic()))
         if outcome.status is Status.PENDING:
-            raise connect.unavailable_error("the Collector did not respond in time")
+            raise connect.unavailable_error(TIMED_OUT)
         if outcome.status not in self._accepted:
             raise connect.unavailable_error(outcome.reason)
 
