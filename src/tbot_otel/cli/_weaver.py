@@ -184,7 +184,8 @@ def changes_since(version: str) -> list[str]:
 
     earlier = [known for known in VERSIONS if _numbers(known) <= _numbers(version)]
     if not earlier or _numbers(version) > _numbers(__version__):
-        raise TbotOtelError(f"--diff: expected a release from {[*VERSIONS][0]} to {__version__}")
+        first = next(iter(VERSIONS))
+        raise TbotOtelError(f"--diff: expected a release from {first} to {__version__}")
     path = _SNAPSHOTS / earlier[-1] / "registry.yaml"
     try:
         text = path.read_text(encoding="utf-8")

@@ -3,9 +3,9 @@
 It needs the extra: pip install 'tbot-otel[completion]'. The script itself does
 not start tbot-otel. This needs no consent (TELEPORT_ANONYMOUS_TELEMETRY).
 
-examples:
-  tbot-otel completion bash > ~/.local/share/bash-completion/completions/tbot-otel
-  tbot-otel completion zsh > ~/.zfunc/_tbot-otel    (a folder that is in fpath)
+Examples:
+  tbot-otel completion bash > tbot-otel.bash     (source it in ~/.bashrc)
+  tbot-otel completion zsh > ~/.zfunc/_tbot-otel     (a folder of fpath)
   tbot-otel completion fish > ~/.config/fish/completions/tbot-otel.fish
 
 All commands:

@@ -3,7 +3,7 @@
 Unless TELEPORT_ANONYMOUS_TELEMETRY opts in, this reads, runs and sends nothing.
 It needs no extra.
 
-examples:
+Examples:
   TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel emit --config tbot.yaml
   TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel emit --oneshot --join-method github
 

@@ -2,7 +2,7 @@
 
 This needs no consent (TELEPORT_ANONYMOUS_TELEMETRY) and no extra.
 
-examples:
+Examples:
   tbot-otel events
   tbot-otel events --diff 0.1.0
 

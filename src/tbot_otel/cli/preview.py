@@ -5,7 +5,7 @@ consent (TELEPORT_ANONYMOUS_TELEMETRY) and no extra. Standard error lists what
 policy changed or left out. The session id and the times are new at each run,
 as they are in emit.
 
-examples:
+Examples:
   tbot-otel preview --config tbot.yaml
   tbot-otel preview --oneshot --tbot-version 18.3.0 --json
 

@@ -19,17 +19,18 @@ variables name, not to Teleport's own service. Unless
 TELEPORT_ANONYMOUS_TELEMETRY opts in, COMMAND is started and nothing else
 happens. To send, this needs an extra: pip install 'tbot-otel[run]'.
 
-examples:
+Examples:
   TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel run -- tbot start -c tbot.yaml
   tbot-otel run --dry-run --record start.jsonl -- tbot start -c tbot.yaml
 
 options:
   -h, --help           show this help message and exit
   --log FILE           append the outcome of the report to FILE, or with - to
-                       standard error; OTEL_LOG_LEVEL sets the level (info, warn)
+                       standard error; OTEL_LOG_LEVEL sets the level (info or
+                       warn)
   --record FILE        append what is sent to FILE, as OTLP/JSON
-  --dry-run            respond to tbot, but send nothing; --record has what would
-                       be sent
+  --dry-run            respond to tbot, but send nothing; --record has what
+                       would be sent
   --allow-helper NAME  let the name of this helper leave, although it is not a
                        known one; repeatable
 

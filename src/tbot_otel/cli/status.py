@@ -4,7 +4,7 @@ A start would be sent only if TELEPORT_ANONYMOUS_TELEMETRY opts in. This command
 also says what `run` and `relay` would do. It needs no extra. With --check, the
 Collector is sent an export without records, if a start would be sent.
 
-examples:
+Examples:
   tbot-otel status
   TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel status --check
 
