@@ -26,7 +26,7 @@ EXAMPLES = sorted(
 )
 SCRIPTS = sysconfig.get_path("scripts")
 # Options of nox, the benchmarks, Docker, Weaver and other tools.
-FOREIGN_OPTIONS = {"--future", "--include-unreferenced", "--init", "--runs", "--session"}
+FOREIGN_OPTIONS = {"--include-unreferenced", "--init", "--runs", "--session"}
 
 
 def relative_path(path: Path) -> str:
