@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import sysconfig
 import threading
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Collector
 from support.credentials import install_credential_providers
 from support.otlp import attribute_values
-from support.processes import WAIT_SECONDS, free_port, install_tbot_script, run_python
+from support.processes import MAIN_SCRIPT, WAIT_SECONDS, free_port, install_tbot_script, run_python
 from support.standins import (
     HTTPStandin,
     Response,
@@ -225,6 +226,23 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """The version is this package's."""
     assert exit_status("--version") == 0
     assert capsys.readouterr() == (f"tbot-otel {__version__}\n", "")
+
+
+@pytest.mark.integration
+def test_run_imports_no_parser() -> None:
+    """Every start of tbot waits for the imports of run: it needs neither a parser nor a library."""
+
+    def imported(*words: str) -> set[str]:
+        done = run_python("-X", "importtime", *words)
+        assert done.returncode == 0
+        return {*re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)}
+
+    modules = imported("-c", MAIN_SCRIPT, "run", "--", "true") - imported("-c", "pass")
+    assert modules - {*sys.builtin_module_names} == {
+        *("tbot_otel", "tbot_otel.cli", "tbot_otel.cli.run", "tbot_otel.consent"),
+        *("tbot_otel.errors", "tbot_otel.files", "tbot_otel.otlp", "tbot_otel.otlp.environment"),
+        *("tbot_otel.run", "tbot_otel.run.launcher"),
+    }
 
 
 def unknown_line(words: str) -> str:
