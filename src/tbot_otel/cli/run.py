@@ -21,7 +21,7 @@ happens. To send, this needs an extra: pip install 'tbot-otel[run]'.
 
 Examples:
   TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel run -- tbot start -c tbot.yaml
-  tbot-otel run --dry-run --record start.jsonl -- tbot start -c tbot.yaml
+  TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel run --log - tbot start -c tbot.yaml
 
 options:
   -h, --help           show this help message and exit
