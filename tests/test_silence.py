@@ -288,7 +288,7 @@ def test_run_without_forwarder(environ: dict[str, str], expected: Audit) -> None
 
 
 @pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
-@pytest.mark.parametrize("option", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize("option", [[], ["--markdown"], ["--json"]], ids=str)
 def test_events(option: list[str], environ: dict[str, str]) -> None:
     """`events` needs only the standard library, with consent or without."""
     assert audit_process(COMMAND.format(words=["events", *option]), environ) == Audit()

@@ -1,7 +1,16 @@
-"""Receive the reports of any number of tbots, and export their starts to one Collector.
+"""Receive the reports of many tbots, and export their starts to one Collector.
 
-TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS tells a tbot where to report. A tbot reports only if its own
-user opted in, so the relay asks for no consent of its own.
+TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS tells a tbot where to report. A tbot does
+so only if its own user opted in with TELEPORT_ANONYMOUS_TELEMETRY, so the relay
+asks for no consent of its own. It needs an extra:
+pip install 'tbot-otel[relay]'.
+
+Examples:
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 tbot-otel relay
+  tbot-otel relay --listen 0.0.0.0:8126 --workers 2
+
+How to operate it:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/relay.md
 """
 
 import argparse
