@@ -216,7 +216,8 @@ SENDING_MODULES = [
     *("connect", "connect.tbot_pb", "otlp.batch", "otlp.encoding", "otlp.grpc", "otlp.http"),
     "run.server",
     "otlp.requests_session",
-    *("relay.app", "relay.batch", "relay.committer", "relay.metrics", "relay.server"),
+    *("relay.app", "relay.batch", "relay.committer", "relay.exporting", "relay.metrics"),
+    *("relay.log", "relay.problems", "relay.server"),
 ]
 STANDARD_LIBRARY_MODULES = [
     name

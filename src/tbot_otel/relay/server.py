@@ -21,6 +21,8 @@ from tbot_otel.relay.app import RelayApp
 
 SHUTDOWN_TIMEOUT_SECONDS = 15
 """How long a stopping relay waits for its calls."""
+RESPAWN_INTERVAL_SECONDS = 10.0
+"""How long an old worker goes on after SIGHUP, beside the one that replaces it."""
 MAX_CONNECTIONS = 8192
 """The most connections of a worker. More wait in the kernel's backlog."""
 
@@ -131,6 +133,7 @@ def serve(
         ssl_key=key,
         workers_kill_timeout=SHUTDOWN_TIMEOUT_SECONDS,
         respawn_failed_workers=True,
+        respawn_interval=RESPAWN_INTERVAL_SECONDS,
     ).serve(target_loader=loader)
 
 
