@@ -34,7 +34,7 @@ from tbot_otel.relay.batch import ReportBatch
 pytestmark = pytest.mark.integration
 
 DAY_SECONDS = 24 * 60 * 60
-TABLE = "otel.tbot_starts"
+COUNT_ROWS = "SELECT count() AS n FROM otel.tbot_starts"
 
 
 class Gateway(NamedTuple):
@@ -68,9 +68,7 @@ class Gateway(NamedTuple):
 
     def wait_for_rows(self, count: int) -> None:
         """Wait until the table has this number of rows."""
-        wait_until(
-            lambda: self.clickhouse.query(f"SELECT count() AS n FROM {TABLE}")[0]["n"] == count
-        )
+        wait_until(lambda: self.clickhouse.query(COUNT_ROWS)[0]["n"] == count)
 
 
 @contextlib.contextmanager
@@ -140,7 +138,7 @@ def test_gateway(official_binary: Path, tmp_path: Path) -> None:
                     gateway.post(full)
                     gateway.wait_for_rows(3)
         rows = gateway.clickhouse.query(
-            f"SELECT *, toUnixTimestamp64Nano(Timestamp) AS time FROM {TABLE} ORDER BY Timestamp"
+            "SELECT *, toUnixTimestamp64Nano(Timestamp) AS time FROM otel.tbot_starts"
         )
     now = time.time_ns()
     received: dict[str, Any] = {}
@@ -192,10 +190,10 @@ def test_queries(official_binary: Path, tmp_path: Path) -> None:
             gateway.wait_for_rows(len(reports) + len(repeated))
         database = gateway.clickhouse
         # ClickHouse also does this from time to time.
-        database.query(f"OPTIMIZE TABLE {TABLE} FINAL")
+        database.query("OPTIMIZE TABLE otel.tbot_starts FINAL")
         received = {comment: database.query(sql) for comment, sql in queries().items()}
         days = [time.strftime("%Y-%m-%d", time.gmtime(noon - age * DAY_SECONDS)) for age in (1, 0)]
-        (created,) = database.query(f"SHOW CREATE TABLE {TABLE}")
+        (created,) = database.query("SHOW CREATE TABLE otel.tbot_starts")
     assert received == {
         "Starts per day": [{"day": days[0], "starts": 3}, {"day": days[1], "starts": 6}],
         "By run mode": [

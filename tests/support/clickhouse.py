@@ -5,6 +5,7 @@ ignored, and bodies must not be compressed.
 """
 
 import contextlib
+import importlib
 import json
 import sys
 import threading
@@ -51,9 +52,8 @@ def running_clickhouse(folder: Path) -> Iterator[ClickHouse]:
 
 
 def _serve(folder: str, port: int) -> None:
-    from chdb.session import Session
-
-    session = Session(folder)
+    # It has no types.
+    session: Any = importlib.import_module("chdb.session").Session(folder)
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
