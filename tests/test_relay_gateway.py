@@ -5,7 +5,7 @@ import re
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,8 +72,10 @@ class Gateway(NamedTuple):
 
 
 @contextlib.contextmanager
-def prepared_gateway(binary: Path, folder: Path) -> Iterator[Gateway]:
-    """Run ClickHouse until the block ends, and return a gateway that does not run yet."""
+def prepared_gateway(
+    binary: Path, folder: Path, more_replacements: Mapping[str, str] | None = None
+) -> Iterator[Gateway]:
+    """Run ClickHouse until the block ends, and yield a gateway that does not run yet."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.crt")
     issued = authority.issue_cert("localhost")
@@ -86,6 +88,7 @@ def prepared_gateway(binary: Path, folder: Path) -> Iterator[Gateway]:
             "/etc/otelcol": str(folder),
             "/var/lib/otelcol": str(folder),
             "http://clickhouse.example.com:8123": clickhouse.endpoint,
+            **(more_replacements or {}),
         }
         server = collector_server(binary, folder, "gateway.yaml", port, replacements)
         file = folder / "starts" / "starts.jsonl"
@@ -214,8 +217,43 @@ def test_queries(official_binary: Path, tmp_path: Path) -> None:
     assert "TTL toDateTime(Timestamp) + toIntervalDay(90)" in created["statement"]
 
 
-def test_files_are_bounded() -> None:
-    """The gateway keeps a limited number of files, for as long as ClickHouse keeps the rows."""
+def test_files_are_bounded(official_binary: Path, tmp_path: Path) -> None:
+    """The gateway deletes old files, by their number and their age."""
+    smaller = {
+        "max_megabytes: 100\n": "max_megabytes: 1\n",
+        "max_backups: 1000\n": "max_backups: 20\n",
+    }
+    # In the file, less than a megabyte.
+    reports = [Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES) for _ in range(500)]
+    with prepared_gateway(official_binary, tmp_path, smaller) as gateway:
+        folder = gateway.file.parent
+        folder.mkdir()
+        # The names that the exporter gives to finished files.
+        finished = {
+            days: folder
+            / time.strftime(
+                "starts-%Y-%m-%dT%H-%M-%S.000-size.jsonl",
+                time.gmtime(time.time() - days * DAY_SECONDS),
+            )
+            for days in (89, 91)
+        }
+        for path in finished.values():
+            path.touch()
+
+        def is_deleted(path: Path) -> bool:
+            """Write more, and look."""
+            gateway.post(*reports)
+            return not path.exists()
+
+        with gateway.server.running(tmp_path / "gateway.log"):
+            wait_until(lambda: is_deleted(finished[91]))
+            assert finished[89].exists()
+            wait_until(lambda: is_deleted(finished[89]))
+            wait_until(lambda: len(list(folder.iterdir())) == 1 + 20)
+
+
+def test_retention_is_documented() -> None:
+    """The page says how long ClickHouse and the files keep starts. Both do so equally long."""
     exporters = yaml.safe_load((EXAMPLES / "gateway.yaml").read_text())["exporters"]
     rotation = exporters["file"]["rotation"]
     assert exporters["clickhouse"]["ttl"] == f"{rotation['max_days'] * 24}h"
