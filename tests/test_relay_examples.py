@@ -49,7 +49,13 @@ from tbot_otel.relay.batch import ReportBatch
 from tbot_otel.relay.server import SHUTDOWN_TIMEOUT_SECONDS
 
 COLLECTOR_CONFIGS = {"counts.yaml", "edge.yaml", "gateway.yaml", "only-starts.yaml"}
-HOST_FILES = {"Containerfile", "haproxy.cfg", "kubernetes.yaml", "tbot-otel-relay.service"}
+HOST_FILES = {
+    "Containerfile",
+    "alerts.yaml",
+    "haproxy.cfg",
+    "kubernetes.yaml",
+    "tbot-otel-relay.service",
+}
 
 
 def test_all() -> None:
