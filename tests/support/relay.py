@@ -51,7 +51,7 @@ class Relay:
             # It may have exited already.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # Another child is multiprocessing's resource tracker.
-                if b"tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     pids.add(int(child))
         return pids
 
