@@ -415,6 +415,14 @@ def test_unit_may_drain() -> None:
     assert int(seconds) > SHUTDOWN_TIMEOUT_SECONDS
 
 
+def test_ended_relay_is_restarted() -> None:
+    """A relay that has ended, because its worker died twice, is started again."""
+    assert "\nRestart=always\n" in read_example("tbot-otel-relay.service", {})
+    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+    assert pod.get("restartPolicy", "Always") == "Always"
+    assert "`docker run --restart=always`" in read_example("Containerfile", {})
+
+
 # These need programs or permissions that a machine may lack.
 if shutil.which("systemd-analyze"):
 
