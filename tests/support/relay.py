@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from support.cases import FULL_ATTRIBUTES
@@ -130,7 +130,7 @@ def running_relay(
     *options: str,
     setup: str = "",
     host: str = "127.0.0.1",
-    wrapper: tuple[str, ...] = (),
+    wrapper: Sequence[str] = (),
     **environ: str,
 ) -> Iterator[Relay]:
     """Run a relay until the block ends. It must exit with 0 and never print a traceback.
