@@ -39,6 +39,9 @@ pytestmark = pytest.mark.integration
 OPT_IN = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
 # The time that a busy machine may add to a bound, in seconds.
 MARGIN = 5.0
+FLUSH_SECONDS = str(WAIT_SECONDS / 2)
+# Nothing has happened yet, and the clock jumps during the wait at exit.
+SHORT_FLUSH_SECONDS = "0.5"
 
 
 class Fault(NamedTuple):
@@ -49,12 +52,14 @@ class Fault(NamedTuple):
         count_requests: Returns how many exports have arrived.
         environ: Variables.
         setup: Python code that each process runs first.
+        flush_seconds: How long a program waits for an outcome.
     """
 
     endpoint: str
     count_requests: Callable[[], int] = lambda: 0
     environ: dict[str, str] = {}  # noqa: RUF012 - never changed
     setup: str = ""
+    flush_seconds: str = FLUSH_SECONDS
 
 
 @contextlib.contextmanager
@@ -136,15 +141,24 @@ socket.getaddrinfo = hang
 @contextlib.contextmanager
 def hanging_lookup() -> Iterator[Fault]:
     """A name server that does not respond."""
-    yield Fault("http://collector.invalid:4318", setup=HANGING_LOOKUP)
+    yield Fault(
+        "http://collector.invalid:4318", setup=HANGING_LOOKUP, flush_seconds=SHORT_FLUSH_SECONDS
+    )
 
 
+# The clock jumps a second after the first connection, while the process waits for a response.
 JUMPING_CLOCK = """
-import time
+import socket, time
 clocks = time.time, time.time_ns
-jump_at = time.monotonic() + 3
+create_connection = socket.create_connection
+jump_at = float("inf")
+def connect(*arguments, **options):
+    global jump_at
+    jump_at = min(jump_at, time.monotonic() + 1)
+    return create_connection(*arguments, **options)
 def jumped():
     return {days} * 86400 * (time.monotonic() > jump_at)
+socket.create_connection = connect
 time.time = lambda: clocks[0]() + jumped()
 time.time_ns = lambda: clocks[1]() + jumped() * 10**9
 """
@@ -154,7 +168,11 @@ time.time_ns = lambda: clocks[1]() + jumped() * 10**9
 def jumping_clock(days: int) -> Iterator[Fault]:
     """A silent Collector, and a clock that jumps while processes wait for it."""
     with silent_port() as port:
-        yield Fault(f"http://127.0.0.1:{port}", setup=JUMPING_CLOCK.format(days=days))
+        yield Fault(
+            f"http://127.0.0.1:{port}",
+            setup=JUMPING_CLOCK.format(days=days),
+            flush_seconds=SHORT_FLUSH_SECONDS,
+        )
 
 
 # What each part answers, in this order: `record_start`, a pipeline, `run`, `relay`.
@@ -182,24 +200,25 @@ FAULTS: dict[
 }
 
 RECORD_SCRIPT = """
-import atexit, time
+import atexit, sys, time
 def report():
     print(f"{time.monotonic() - ended:.3f}")
 atexit.register(report)
 from tbot_otel import StartEvent, record_start
 session = record_start(StartEvent(run_mode="daemon", version="18.3.0"))
-print(session.flush(5).status.name)
+print(session.flush(float(sys.argv[1])).status.name)
 ended = time.monotonic()
 """
 PIPELINE_SCRIPT = """
-import os, time
+import os, sys
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from tbot_otel import StartEvent, TbotLogExporter, record_start
 provider = LoggerProvider()
 provider.add_log_record_processor(BatchLogRecordProcessor(TbotLogExporter()))
 event = StartEvent(run_mode="daemon", version="18.3.0")
-print(record_start(event, logger_provider=provider).flush(5).status.name, flush=True)
+outcome = record_start(event, logger_provider=provider).flush(float(sys.argv[1]))
+print(outcome.status.name, flush=True)
 os._exit(0)
 """
 
@@ -211,7 +230,7 @@ def in_time(seconds: float, limit: float) -> None:
 
 def meet_with_record_start(fault: Fault, _: Path, environ: dict[str, str]) -> str:
     """Record a start. The process must exit within its limit."""
-    done = run_python("-c", fault.setup + RECORD_SCRIPT, **environ)
+    done = run_python("-c", fault.setup + RECORD_SCRIPT, fault.flush_seconds, timeout=60, **environ)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     answer, seconds = done.stdout.split()
@@ -221,7 +240,9 @@ def meet_with_record_start(fault: Fault, _: Path, environ: dict[str, str]) -> st
 
 def meet_with_pipeline(fault: Fault, _: Path, environ: dict[str, str]) -> str:
     """Record a start in a pipeline. The caller must not wait for it."""
-    done = run_python("-c", fault.setup + PIPELINE_SCRIPT, **environ)
+    done = run_python(
+        "-c", fault.setup + PIPELINE_SCRIPT, fault.flush_seconds, timeout=60, **environ
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -229,7 +250,7 @@ def meet_with_pipeline(fault: Fault, _: Path, environ: dict[str, str]) -> str:
 def meet_with_run(fault: Fault, _: Path, environ: dict[str, str]) -> str:
     """Report to a forwarder, which must exit when the command has exited."""
     body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
-    with running_forwarder(fault.endpoint, fault.setup, **environ) as address:
+    with running_forwarder(fault.endpoint, fault.setup, options=(), **environ) as address:
         begin = time.monotonic()
         (status,), codes = parse_responses(exchange(address, http_request(body=body)))
         in_time(time.monotonic() - begin, RESPONSE_TIMEOUT_SECONDS)
@@ -289,7 +310,7 @@ def test_read_only(tmp_path: Path) -> None:
     """
     with HTTPStandin(Response()) as collector:
         environ = {**OPT_IN, **exporting_to(collector.endpoint)}
-        script = (sys.executable, "-c", RECORD_SCRIPT)
+        script = (sys.executable, "-c", RECORD_SCRIPT, FLUSH_SECONDS)
         with Command(*script, options=None, wrapper=read_only(), environ=environ) as command:
             assert command.wait()[1].startswith("DELIVERED\n")
         agent = (sys.executable, AGENT_PATH)
@@ -306,7 +327,8 @@ def test_huge_environment(tmp_path: Path) -> None:
     huge = {f"X{number}": "x" * 100_000 for number in range(10)}
     with HTTPStandin(Response()) as collector:
         environ = {**OPT_IN, **exporting_to(collector.endpoint), **huge}
-        assert run_python("-c", RECORD_SCRIPT, **environ).stdout.startswith("DELIVERED\n")
+        done = run_python("-c", RECORD_SCRIPT, FLUSH_SECONDS, timeout=60, **environ)
+        assert done.stdout.startswith("DELIVERED\n")
         with Command(sys.executable, AGENT_PATH, environ=environ) as command:
             assert json.loads(command.wait()[1])["answer"] == "ok"
         with running_relay(tmp_path, collector.endpoint, **huge) as relay:
@@ -352,7 +374,9 @@ def test_shortage(name: str) -> None:
     """If the machine refuses a resource, the start fails, and the program goes on."""
     with HTTPStandin(Response()) as collector:
         environ = {**OPT_IN, **exporting_to(collector.endpoint)}
-        done = run_python("-c", SHORTAGE_SCRIPT.format(shortage=SHORTAGES[name]), **environ)
+        done = run_python(
+            "-c", SHORTAGE_SCRIPT.format(shortage=SHORTAGES[name]), timeout=60, **environ
+        )
     assert (done.returncode, done.stdout) == (7, "FAILED\n"), done.stderr
     assert collector.requests == []
 
@@ -378,7 +402,7 @@ def test_spawn(tmp_path: Path) -> None:
     script = tmp_path / "spawn.py"
     script.write_text(SPAWN_SCRIPT)
     with HTTPStandin(Response()) as collector:
-        done = run_python(str(script), **OPT_IN, **exporting_to(collector.endpoint))
+        done = run_python(str(script), timeout=60, **OPT_IN, **exporting_to(collector.endpoint))
     assert (done.stdout, done.stderr) == ("7\n7\n", "")
     assert len(received_records(collector.requests)) == 2
 
@@ -400,7 +424,9 @@ print({session.result().flush(30).status.name for session in sessions})
 def test_threads_of_a_pipeline() -> None:
     """Starts that many threads record in one pipeline arrive once each."""
     with HTTPStandin(Response()) as collector:
-        done = run_python("-c", THREADS_SCRIPT, **OPT_IN, **exporting_to(collector.endpoint))
+        done = run_python(
+            "-c", THREADS_SCRIPT, timeout=60, **OPT_IN, **exporting_to(collector.endpoint)
+        )
     assert (done.stdout, done.stderr) == ("{'DELIVERED'}\n", "")
     sessions = {resource["session.id"] for resource, _ in received_records(collector.requests)}
     assert len(received_records(collector.requests)) == len(sessions) == 40
