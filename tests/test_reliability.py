@@ -27,7 +27,7 @@ from support.core import parse_responses
 from support.forwarder import exchange, running_forwarder
 from support.messages import encode_request, encode_start, http_request, new_session_id
 from support.otlp import received_records
-from support.processes import free_port, run_python
+from support.processes import WAIT_SECONDS, free_port, run_python
 from support.relay import running_relay
 from support.run import Command, exporting_to
 from support.standins import HTTPStandin, Response, silent_port
