@@ -116,9 +116,15 @@ def test_limits() -> None:
         )
 
 
+# Better known than the first one of their list.
+COMMON_VALUES = ("kubernetes", "linux")
+
+
 def summary_row(attribute: Attribute) -> str:
     """A row of the list of what leaves."""
-    example = next(value for value in attribute.examples if value != "")
+    example = next(
+        value for value in (*COMMON_VALUES, *attribute.examples) if value in attribute.examples
+    )
     sometimes = " Not in every record." if attribute.optional else ""
     return f"| `{attribute.name}` | {attribute.brief}{sometimes} | `{example}` |"
 
@@ -176,7 +182,7 @@ if shutil.which("strace"):
     )
     def test_transcript(command: str, lines: list[str]) -> None:
         """Each command with strace prints what the page shows."""
-        consent = {"TELEPORT_ANONYMOUS_TELEMETRY": "1", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}
+        consent = {"TELEPORT_ANONYMOUS_TELEMETRY": "1"}
         has_consent = "..." in lines
         scripts = sysconfig.get_path("scripts")
         done = subprocess.run(
@@ -193,6 +199,8 @@ if shutil.which("strace"):
         )
         printed = [shortened(line) for line in (done.stdout + done.stderr).splitlines()]
         if has_consent:
-            assert [line for line in lines if line != "..." and line not in printed] == []
+            calls = [line for line in lines if line.startswith("[pid")]
+            assert calls
+            assert [line for line in calls if line not in printed] == []
         else:
             assert printed == lines
