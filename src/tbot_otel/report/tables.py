@@ -34,7 +34,7 @@ NOT_REPORTED: Final = "not reported"
 REASONS: Final[dict[str, str]] = {
     "other_signal": "lines of another signal",
     "other_event": "records of another event",
-    "invalid_count": "records whose counts are not whole numbers",
+    "invalid_attributes": "records with an invalid count, or attributes that are not OTLP/JSON",
     "invalid_session_id": "records without a valid session id",
     "invalid_time": "records without a valid time",
     "outside_period": "records outside --since and --until",
