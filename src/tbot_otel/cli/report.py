@@ -102,10 +102,10 @@ def run(options: argparse.Namespace) -> int:
             print(f"tbot-otel report: {printable(file.path)}: the file is empty", file=sys.stderr)
     if all(file.is_empty for file in files):
         return 2
-    # The temporary files are removed.
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    _exit_on_signals()
     with Output(options.output) as output, _temporary_folder() as folder:
-        content = _read(options, files, folder)
+        with _database_errors():
+            content = _read(options, files, folder)
         try:
             output.write(content)
         except OutputError as error:
@@ -114,8 +114,44 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+_received_signal = 0
+
+
+def _exit_on_signals() -> None:
+    """Exit on signals, so that the temporary files are removed."""
+    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit_on_signal)
+
+
 def _exit_on_signal(number: int, _: object) -> "NoReturn":
+    global _received_signal
+    _received_signal = number
     sys.exit(128 + number)
+
+
+def _check_signals() -> None:
+    """Exit if a signal has arrived: a library can have swallowed the exception of its handler."""
+    if _received_signal:
+        sys.exit(128 + _received_signal)
+
+
+@contextlib.contextmanager
+def _database_errors() -> "Iterator[None]":
+    import duckdb
+
+    from tbot_otel.report.reader import ReportError, printable
+
+    try:
+        yield
+        _check_signals()
+    except (duckdb.Error, RuntimeError) as error:
+        _check_signals()
+        if not isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):
+            raise
+        folder = printable(tempfile.gettempdir())
+        raise ReportError(f"{folder}: expected more space for temporary files") from None
 
 
 @contextlib.contextmanager
@@ -142,6 +178,7 @@ def _read(options: argparse.Namespace, files: "Sequence[File]", folder: Path) ->
     with contextlib.closing(StartCounter(folder)) as counter:
         with _progress(sum(file.size for file in files)) as advance:
             for block, chunk in parse_blocks(blocks, parsing):
+                _check_signals()
                 counter.add(chunk, block.unreadable)
                 advance(block.size)
         counter.finish()

@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -105,6 +106,8 @@ def _blocked_sigint() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # It would start with the first process, and unblock the signal.
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -115,6 +118,6 @@ def _blocked_sigint() -> Iterator[None]:
 def _serve(connection: Connection, options: Options) -> None:
     parser = Parser(*options)
     # The connection ends with the process that started this one.
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):
         while True:
             connection.send(parser.parse(connection.recv_bytes()))
