@@ -3,7 +3,7 @@
 import json
 import random
 import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +15,19 @@ FIRST_DAY_NS = (date(2026, 1, 5) - date(1970, 1, 1)).days * DAY_NS
 
 
 def make_start(
+    values: Mapping[str, str | int] | None = None,
     *,
     session_id: str | None = None,
     time_ns: int = FIRST_DAY_NS,
     host: tuple[str, str] | None = ("linux", "amd64"),
-    **values: str | int,
 ) -> dict[str, Any]:
     """The ``resourceLogs`` of a start, as the official Collector writes them.
 
     Args:
+        values: Its attributes, without ``tbot.``, where they differ from the default ones.
         session_id: Its session id; by default a new one.
         time_ns: Its time.
         host: Its operating system and architecture; None if a relay received it.
-        values: Its attributes, without ``tbot.``.
     """
     names = ("os.type", "host.arch") if host else ()
     resource = {
@@ -38,16 +38,20 @@ def make_start(
         "telemetry.sdk.name": "opentelemetry",
         "telemetry.sdk.version": "1.45.2",
     }
-    default = {"run_mode": "daemon", "version": "18.3.0", "join_type": "token"}
+    default: dict[str, str | int] = {
+        "run_mode": "daemon",
+        "version": "18.3.0",
+        "join_type": "token",
+    }
     counts = {f"destinations_{kind}": 0 for kind in ("other", "database", "kubernetes")}
-    values = {**default, **counts, "destinations_application": 0, **values}
+    given = {**default, **counts, "destinations_application": 0, **(values or {})}
     record = {
         "timeUnixNano": str(time_ns),
         "observedTimeUnixNano": str(time_ns),
         "severityNumber": 9,
         "severityText": "INFO",
         "body": {},
-        "attributes": to_attributes({f"tbot.{name}": value for name, value in values.items()}),
+        "attributes": to_attributes({f"tbot.{name}": value for name, value in given.items()}),
         "eventName": START.name,
     }
     scope = {"name": "tbot_otel", "version": "0.1.0"}
@@ -64,7 +68,7 @@ def record_of(start: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def to_attributes(values: dict[str, str] | dict[str, str | int]) -> list[dict[str, Any]]:
+def to_attributes(values: Mapping[str, str | int]) -> list[dict[str, Any]]:
     """OTLP/JSON attributes, as the official Collector writes them."""
     return [
         {
@@ -134,13 +138,15 @@ def _random_kind(chance: random.Random) -> str:
         for kind in ("other", "database", "kubernetes", "application")
     }
     start = make_start(
+        {
+            "run_mode": chance.choice(("one-shot", "daemon")),
+            "version": f"{chance.randrange(16, 19)}.{chance.randrange(6)}.{chance.randrange(4)}",
+            "join_type": chance.choice(("github", "iam", "kubernetes", "token", "tpm", "")),
+            **helper,
+            **counts,
+        },
         session_id="SESSION",
         host=None if chance.random() < 0.1 else chance.choice(hosts),
-        run_mode=chance.choice(("one-shot", "daemon")),
-        version=f"{chance.randrange(16, 19)}.{chance.randrange(6)}.{chance.randrange(4)}",
-        join_type=chance.choice(("github", "iam", "kubernetes", "token", "tpm", "gitlab", "")),
-        **helper,
-        **counts,
     )
     record_of(start).update(timeUnixNano="TIME", observedTimeUnixNano="TIME")
     return json.dumps(start, separators=(",", ":"))

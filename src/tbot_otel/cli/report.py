@@ -7,7 +7,6 @@ twice. Nothing is sent.
 
 import argparse
 import contextlib
-import io
 import re
 import signal
 import sys
@@ -19,18 +18,15 @@ from tbot_otel.errors import TbotOtelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import NoReturn
 
     from tbot_otel.cli._parser import Parser
     from tbot_otel.report.reader import File
-    from tbot_otel.report.tables import Report
 
 FORMATS = ("terminal", "html", "json", "csv", "parquet")
 _REQUIRED_MODULES = ("duckdb", "jinja2", "msgspec", "numpy", "rich", "vl_convert")
 _EPOCH = date(1970, 1, 1)
-# Files of this size take about a second.
-_MIN_PROGRESS_BYTES = 128 * 2**20
 
 
 class _OptionError(TbotOtelError):
@@ -104,8 +100,10 @@ def run(options: argparse.Namespace) -> int:
         return 2
     _exit_on_signals()
     with Output(options.output) as output, _temporary_folder() as folder:
-        with _database_errors():
+        try:
             content = _read(options, files, folder)
+        finally:
+            _check_signals()
         try:
             output.write(content)
         except OutputError as error:
@@ -132,26 +130,9 @@ def _exit_on_signal(number: int, _: object) -> "NoReturn":
 
 
 def _check_signals() -> None:
-    """Exit if a signal has arrived: a library can have swallowed the exception of its handler."""
+    """Exit if a signal has arrived. Some libraries swallow or replace a handler's exception."""
     if _received_signal:
         sys.exit(128 + _received_signal)
-
-
-@contextlib.contextmanager
-def _database_errors() -> "Iterator[None]":
-    import duckdb
-
-    from tbot_otel.report.reader import ReportError, printable
-
-    try:
-        yield
-        _check_signals()
-    except (duckdb.Error, RuntimeError) as error:
-        _check_signals()
-        if not isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):
-            raise
-        folder = printable(tempfile.gettempdir())
-        raise ReportError(f"{folder}: expected more space for temporary files") from None
 
 
 @contextlib.contextmanager
@@ -167,6 +148,7 @@ def _temporary_folder() -> "Iterator[Path]":
 
 def _read(options: argparse.Namespace, files: "Sequence[File]", folder: Path) -> bytes | Path:
     """Return the report, or a file that has it."""
+    from tbot_otel.report import render
     from tbot_otel.report.count import StartCounter
     from tbot_otel.report.reader import read_blocks
     from tbot_otel.report.workers import Options, parse_blocks
@@ -176,7 +158,7 @@ def _read(options: argparse.Namespace, files: "Sequence[File]", folder: Path) ->
     parsing = Options(first.days, last.days - 1, tuple(options.allowed_helpers))
     blocks = (block for file in files for block in read_blocks(file))
     with contextlib.closing(StartCounter(folder)) as counter:
-        with _progress(sum(file.size for file in files)) as advance:
+        with render.progress_bar(sum(file.size for file in files)) as advance:
             for block, chunk in parse_blocks(blocks, parsing):
                 _check_signals()
                 counter.add(chunk, block.unreadable)
@@ -184,41 +166,15 @@ def _read(options: argparse.Namespace, files: "Sequence[File]", folder: Path) ->
         counter.finish()
         if options.format in ("csv", "parquet"):
             return counter.write_starts(options.format)
-        return _render(counter.report(options.min_group), options)
-
-
-@contextlib.contextmanager
-def _progress(size: int) -> "Iterator[Callable[[int], None]]":
-    """Show a progress bar for long input, if standard error is a terminal."""
-    if size < _MIN_PROGRESS_BYTES or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Reading", total=size)
-        yield lambda size: progress.advance(task, size)
-
-
-def _render(report: "Report", options: argparse.Namespace) -> bytes:
+        report = counter.report(options.min_group)
     if options.format == "json":
-        import json
-
-        return f"{json.dumps(report, indent=2)}\n".encode()
+        return render.to_json(report)
     if options.format == "html":
-        from tbot_otel.report import html
-
-        return html.render(report, options.min_group).encode()
-    from rich.console import Console
-
-    from tbot_otel.report import terminal
-
-    is_terminal = options.output is None and sys.stdout.isatty()
-    # Its own writes would hide a reader that has closed its end.
-    text = io.StringIO()
-    width = None if is_terminal else 80
-    console = Console(file=text, force_terminal=is_terminal, width=width)
-    terminal.render(report, console)
-    encoding = "utf-8" if options.output is not None else sys.stdout.encoding
-    return text.getvalue().encode(encoding, "replace")
+        return render.to_html(report, options.min_group)
+    is_file = options.output is not None
+    return render.to_text(
+        report,
+        options.min_group,
+        encoding="utf-8" if is_file else sys.stdout.encoding,
+        is_terminal=not is_file and sys.stdout.isatty(),
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from tbot_otel.registry import START
 from tbot_otel.report.parse import COLUMNS, Chunk, Values
+from tbot_otel.report.reader import ReportError, printable
 from tbot_otel.report.tables import (
     DESTINATION_KINDS,
     REASONS,
@@ -131,13 +132,20 @@ class StartCounter:
 
     def _insert(self, table: str, columns: "_Columns") -> None:
         self._database.register("inserted", columns)
-        self._database.execute(f"INSERT INTO {table} FROM inserted")
+        self._execute(f"INSERT INTO {table} FROM inserted")
         self._database.unregister("inserted")
+
+    def _execute(self, statement: str) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._database.execute(statement)
+        except (duckdb.IOException, duckdb.OutOfMemoryException):
+            folder = printable(str(self._folder.parent))
+            raise ReportError(f"{folder}: expected more space for temporary files") from None
 
     def finish(self) -> None:
         """Count each session once. No chunk can be added after it."""
         self._flush()
-        self._database.execute(f"""
+        self._execute(f"""
             CREATE TABLE counted AS
             SELECT day, index, count(*)::BIGINT AS starts
             FROM (
@@ -196,7 +204,7 @@ class StartCounter:
         )
 
     def _query(self, statement: str) -> list[tuple[Any, ...]]:
-        return self._database.execute(statement).fetchall()
+        return self._execute(statement).fetchall()
 
     def write_starts(self, format: str) -> Path:
         """Write the starts to a file in the folder, a row each, in an order that has no meaning.
@@ -207,7 +215,7 @@ class StartCounter:
         path = self._folder / f"starts.{format}"
         # Sorted by all columns, because the order of the records would tell more than the day.
         columns = ", ".join(("day", *COLUMNS))
-        self._database.execute(f"""
+        self._execute(f"""
             COPY (
                 SELECT {columns.replace("day", "day::DATE AS day", 1)}
                 FROM start_groups, range(start_groups.starts)
