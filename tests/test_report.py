@@ -41,9 +41,9 @@ SECRET = "web01"
 DAY = date(1970, 1, 1) + timedelta(days=FIRST_DAY_NS // DAY_NS)
 
 
-def run_report(*words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_report(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command."""
-    return run_python("-m", "tbot_otel", "report", *map(str, words), **environ)
+    return run_python("-m", "tbot_otel", "report", *map(str, words))
 
 
 def read_json(*words: str | Path) -> Report:
@@ -332,7 +332,8 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     folder = tmp_path / "rotated"
     (folder / "old").mkdir(parents=True)
     paths = [folder / name for name in ("starts.jsonl", "starts-1.jsonl.gz", "old/starts.zst")]
-    for path, compress in zip(paths, (bytes, gzip.compress, zstd.compress), strict=True):
+    compressions: tuple[Any, ...] = (bytes, gzip.compress, zstd.compress)
+    for path, compress in zip(paths, compressions, strict=True):
         path.write_bytes(compress(to_line(make_start()).encode()))
     (folder / ".hidden").write_text(SECRET)
     for words, starts in (
