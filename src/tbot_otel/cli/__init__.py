@@ -18,6 +18,7 @@ COMMANDS = {
     "emit": "send a start of tbot, and print the outcome",
     "run": "start tbot, and send its own report to the Collector",
     "relay": "receive the reports of many tbots, and send them to the Collector",
+    "report": "count the starts in the Collector's files, and print what they have in common",
 }
 
 
