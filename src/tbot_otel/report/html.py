@@ -31,7 +31,7 @@ MAX_VISIBLE_ROWS = 10
 """The most rows of a ranking that are visible before the reader opens the others."""
 
 _REST = "all others"
-_CHART_SIZES = {"wide": (670, 220), "narrow": (262, 180)}
+_CHART_SIZES = {"wide": (670, 220), "narrow": (256, 180)}
 """The width and height in pixels of a chart's bars, at most."""
 _LABEL_PIXELS = 85
 _MAX_BAR_PIXELS = 50
@@ -329,7 +329,7 @@ def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "config": _VEGA_CONFIG,
             "background": None,
-            "padding": {"left": 1, "top": 8, "right": 16, "bottom": 4},
+            "padding": {"left": 8, "top": 8, "right": 16, "bottom": 4},
             "width": width,
             "height": height,
             "data": {"values": values},
