@@ -54,6 +54,13 @@ def test_lines_fit(name: str) -> None:
         assert max(cell_len(line) for line in text.splitlines()) <= width
 
 
+def test_long_values_are_folded() -> None:
+    """A value that does not fit has several lines, and loses nothing."""
+    report = make_report([Start("2026-08-03", join_type="é" * 300)] * 5)
+    # Once among the use cases, and once among the join methods.
+    assert rendered(report).count("é") == 600
+
+
 @pytest.mark.parametrize("name", [name for name in REPORTS if name not in ("empty", "hostile")])
 def test_numbers_are_those_of_the_report(name: str) -> None:
     """Each table has the report's rows, the starts of those that it leaves out, and folded ones."""

@@ -228,11 +228,12 @@ HOSTILE_VALUES = (
 
 
 def _hostile_report() -> Report:
+    # The value with quotes grows, so that the page's sentences name it too.
     return make_report(
         Start(f"2026-08-0{day}", value, value, value, value, value, value, day, value, value)
         for value in HOSTILE_VALUES
         for day in range(1, 9)
-        for _ in range(6)
+        for _ in range(6 * day if value == HOSTILE_VALUES[1] else 6)
     )
 
 
