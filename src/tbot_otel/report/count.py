@@ -66,7 +66,9 @@ class StartCounter:
             }
         )
         types = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
+        # DuckDB would print a progress bar to standard output.
         self._database.execute(f"""
+            SET enable_progress_bar = false;
             SET allowed_directories = [{_quote(str(folder))}];
             SET enable_external_access = false;
             SET lock_configuration = true;
