@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from markupsafe import Markup
-
     from tbot_otel.report.tables import Report
 
 MAX_SERIES = 5
@@ -79,7 +77,7 @@ class Chart(NamedTuple):
     labels: list[str]
     totals: list[int]
     series: list[Series]
-    svgs: "dict[str, Markup]"
+    svgs: dict[str, str]
 
 
 class Ranking(NamedTuple):
@@ -134,7 +132,7 @@ def render(report: "Report", min_group: int = 5) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters["pieces"] = _pieces
     page = environment.get_template("page.html.jinja")
     return page.render(
         figures=_figures(report) if report["starts"] else [],
@@ -145,11 +143,9 @@ def render(report: "Report", min_group: int = 5) -> str:
     )
 
 
-def _breakable(text: str) -> "Markup":
-    """Let long words break: after a separator, or after 20 characters."""
-    from markupsafe import Markup
-
-    return Markup("<wbr>").join(re.findall(r"[^\s_/:]{1,20}[\s_/:]*|[\s_/:]+", text))
+def _pieces(text: str) -> list[str]:
+    """The text in pieces between which a line can break: after separators, or 20 characters."""
+    return re.findall(r"[^\s_/:]{1,20}[\s_/:]*|[\s_/:]+", text)
 
 
 def _figures(report: "Report") -> list[Figure]:
@@ -310,9 +306,8 @@ def _version_key(version: str) -> tuple[list[int], bool, str]:
     return [int(number) for number in re.findall(r"\d+", numbers)], not stage, stage
 
 
-def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str, Markup]":
+def _draw(labels: list[str], series: list[Series], *, shares: bool) -> dict[str, str]:
     import vl_convert
-    from markupsafe import Markup
 
     values = [
         {"bar": label, "series": position, "starts": one.counts[n]}
@@ -371,6 +366,5 @@ def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str
                 "order": {"field": "series", "type": "ordinal"},
             },
         }
-        svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-        svgs[size] = Markup(svg)  # noqa: S704 - it has only days, numbers and our colors
+        svgs[size] = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     return svgs
