@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pytest
 
@@ -83,14 +83,14 @@ class Browser:
                 os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def open(self, page: Path, width: int, *, dark: bool = False) -> None:
-        """Open a page in a window of this width in CSS pixels."""
+    def open(self, page: Path, width: int, *, dark: bool = False, media: str = "screen") -> None:
+        """Open a page, with its scripts disabled, in a window of this width in CSS pixels."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self._call("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
         self.requests.clear()
         self.messages.clear()
         self._loaded = False
@@ -103,6 +103,14 @@ class Browser:
         reply = self._call("Runtime.evaluate", {"expression": expression, "returnByValue": True})
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
+
+    def press(self, key: Literal["Tab", "Enter"]) -> None:
+        """Press and release a key."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self._call("Input.dispatchKeyEvent", {"type": "keyDown", **event, **text})
+        self._call("Input.dispatchKeyEvent", {"type": "keyUp", **event})
 
     def screenshot(self, height: int | None = None) -> bytes:
         """A PNG of the open page, or of its top."""
@@ -127,6 +135,8 @@ class Browser:
         self._session = self._call("Target.attachToTarget", options)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._call(f"{domain}.enable")
+        # Only the tests' own expressions run.
+        self._call("Emulation.setScriptExecutionDisabled", {"value": True})
 
     def _call(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         self._last_id += 1

@@ -3,7 +3,7 @@
 import functools
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ RELEASES = (
         "18.2.0",
         "18.2.1",
         "18.3.0",
-        "18.4.0-rc.1",
+        "18.4.0",
     ),
 )
 
@@ -211,3 +211,45 @@ def example_report() -> Report:
         unreadable=1,
         refused={"other_signal": 3, "other_event": 1_904, "invalid_session_id": 17},
     )
+
+
+HOSTILE_VALUES = (
+    "</script><img src=x onerror=alert(1)>",
+    "\" onmouseover='alert(1)' style=\"position:fixed",
+    "}</style><script>alert(1)</script>",
+    "{{ report }}{% include 'page.css' %}&lt;b&gt;",
+    "\x1b[31mred\x07\x00\r\n",
+    "abc\u202edef\u200f",
+    "\u062e\u0627\u062f\u0645 \u0627\u0644\u0627\u062e\u062a\u0628\u0627\u0631",
+    "x" * 300,
+    "[bold]9[/bold]:warning:",
+)
+"""Values that policy would refuse, but that must never act if they come through."""
+
+
+def _hostile_report() -> Report:
+    # The value with quotes grows, so that the page's sentences name it too.
+    return make_report(
+        Start(f"2026-08-0{day}", value, value, value, value, value, value, day, value, value)
+        for value in HOSTILE_VALUES
+        for day in range(1, 9)
+        for _ in range(6 * day if value == HOSTILE_VALUES[1] else 6)
+    )
+
+
+def _years_report() -> Report:
+    releases = tuple(f"{14 + n // 6}.{n % 6}.{n * 7 % 4}" for n in range(36))
+    return make_report(simulate(1_095, 30_000, releases=releases))
+
+
+REPORTS: dict[str, Callable[[], Report]] = {
+    "example": example_report,
+    "empty": lambda: make_report([], refused={"other_event": 3}, unreadable=2),
+    "one": lambda: make_report([Start("2026-08-03")], min_group=1),
+    "one-folded": lambda: make_report([Start("2026-08-03")]),
+    "day": lambda: make_report(simulate(1, 400)),
+    "week": lambda: make_report(simulate(6, 40)),
+    "years": _years_report,
+    "hostile": _hostile_report,
+}
+"""Reports of every size."""

@@ -4,6 +4,7 @@ No value of a record reaches a chart: a chart has days and numbers, and refers t
 position. The page names the series, and its template escapes every name.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -16,24 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from markupsafe import Markup
-
     from tbot_otel.report.tables import Report
 
 MAX_SERIES = 5
 """The most values that a chart tells apart. page.css has a color for each."""
-MAX_VERSIONS = 7
+MAX_VERSIONS = 9
 """The most versions that a chart tells apart. page.css has a color for each, in their order."""
 MAX_BARS = 62
 """The most bars of a chart. Longer periods have a bar for each week, month, year or more."""
-MAX_FULL_VERSIONS = 9
-"""If there are more versions, a chart groups them by their first two numbers, or by the first."""
 MAX_VISIBLE_ROWS = 10
 """The most rows of a ranking that are visible before the reader opens the others."""
 
 _REST = "all others"
-_CHART_SIZES = {"wide": (670, 220, 7), "narrow": (262, 180, 3)}
-"""The width and height in pixels of a chart's bars, and the most labels below them."""
+_CHART_SIZES = {"wide": (670, 220), "narrow": (256, 180)}
+"""The width and height in pixels of a chart's bars, at most."""
+_LABEL_PIXELS = 85
 _MAX_BAR_PIXELS = 50
 _VEGA_CONFIG = {
     "aria": False,  # the page describes each chart
@@ -79,7 +77,7 @@ class Chart(NamedTuple):
     labels: list[str]
     totals: list[int]
     series: list[Series]
-    svgs: "dict[str, Markup]"
+    svgs: dict[str, str]
 
 
 class Ranking(NamedTuple):
@@ -134,7 +132,7 @@ def render(report: "Report", min_group: int = 5) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters["pieces"] = _pieces
     page = environment.get_template("page.html.jinja")
     return page.render(
         figures=_figures(report) if report["starts"] else [],
@@ -145,11 +143,9 @@ def render(report: "Report", min_group: int = 5) -> str:
     )
 
 
-def _breakable(text: str) -> "Markup":
-    """Let long words break: after a separator, or after 12 characters."""
-    from markupsafe import Markup
-
-    return Markup("<wbr>").join(re.findall(r"[^\s_/:]{1,12}[\s_/:]*|[\s_/:]+", text))
+def _pieces(text: str) -> list[str]:
+    """The text in pieces between which a line can break: after separators, or 20 characters."""
+    return re.findall(r"[^\s_/:]{1,20}[\s_/:]*|[\s_/:]+", text)
 
 
 def _figures(report: "Report") -> list[Figure]:
@@ -293,7 +289,7 @@ def _largest_increase(series: list[Series], totals: list[int], unit: str) -> str
 def _group_versions(parts: dict[str, list[int]]) -> dict[str, list[int]]:
     """Add up versions with the same first numbers, ``18.3.x`` or ``18.x``, if there are many."""
     for numbers in (2, 1):
-        if len(parts) <= MAX_FULL_VERSIONS:
+        if len(parts) <= MAX_VERSIONS:
             break
         start = re.compile(rf"(?:\d+\.){{{numbers}}}")
         groups: dict[str, list[int]] = {}
@@ -310,9 +306,8 @@ def _version_key(version: str) -> tuple[list[int], bool, str]:
     return [int(number) for number in re.findall(r"\d+", numbers)], not stage, stage
 
 
-def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str, Markup]":
+def _draw(labels: list[str], series: list[Series], *, shares: bool) -> dict[str, str]:
     import vl_convert
-    from markupsafe import Markup
 
     values = [
         {"bar": label, "series": position, "starts": one.counts[n]}
@@ -322,13 +317,15 @@ def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str
     ]
     svgs = {}
     highest = max(map(sum, zip(*(one.counts for one in series), strict=True)))
-    for size, (width, height, max_labels) in _CHART_SIZES.items():
+    for size, (max_width, height) in _CHART_SIZES.items():
+        width = min(max_width, _MAX_BAR_PIXELS * len(labels))
+        label_every = math.ceil(len(labels) / max(1, width // _LABEL_PIXELS))
         spec: dict[str, Any] = {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "config": _VEGA_CONFIG,
             "background": None,
-            "padding": {"left": 1, "top": 8, "right": 16, "bottom": 4},
-            "width": min(width, _MAX_BAR_PIXELS * len(labels)),
+            "padding": {"left": 8, "top": 8, "right": 16, "bottom": 4},
+            "width": width,
             "height": height,
             "data": {"values": values},
             "mark": {"type": "bar", "stroke": "var(--page)", "strokeWidth": 0.5},
@@ -339,7 +336,7 @@ def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str
                     "scale": {"domain": labels, "paddingInner": 0.12, "paddingOuter": 0.06},
                     "axis": {
                         "title": None,
-                        "values": labels[:: -(-len(labels) // max_labels)],
+                        "values": labels[::label_every],
                         "labelAngle": 0,
                         "labelOverlap": False,
                     },
@@ -369,6 +366,5 @@ def _draw(labels: list[str], series: list[Series], *, shares: bool) -> "dict[str
                 "order": {"field": "series", "type": "ordinal"},
             },
         }
-        svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-        svgs[size] = Markup(svg)  # noqa: S704 - it has only days, numbers and our colors
+        svgs[size] = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     return svgs
