@@ -166,7 +166,7 @@ def write_case(case: Case) -> dict[str, Any]:
 DEFAULTS = {"run_mode": "daemon", "version": "18.3.0", "join_type": "token"}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cases=CASES, min_group=st.integers(1, 6))
 def test_counts_equal_the_plainest_counting(
     tmp_path_factory: pytest.TempPathFactory, cases: list[Case], min_group: int
@@ -442,6 +442,17 @@ def test_odd_records(tmp_path: Path, name: str) -> None:
     assert report["starts"] == (2 if reason else 3)
     assert report["records"]["refused"] == ({reason: 1} if reason else {})
     assert SECRET not in json.dumps(report)
+
+
+def test_the_same_values_in_another_order(tmp_path: Path) -> None:
+    """Starts whose texts differ but whose values are the same are one group."""
+    file = tmp_path / "starts.jsonl"
+    starts = [make_start(), make_start({"helper": ""}), make_start({"x": SECRET})]
+    record_of(starts[0])["attributes"].reverse()
+    file.write_text(to_line(*starts))
+    report = count(file, folder=tmp_path)
+    assert (report["starts"], report["records"]["duplicate"]) == (3, 0)
+    assert report["tables"]["use_case"]["folded"] == {"groups": 1, "starts": 3}
 
 
 def test_session_in_another_place(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ class StartCounter:
         if len(self._indexes) > _MAX_INDEXES:
             # The same values can have two indexes.
             self._indexes.clear()
-        new = [item for item in values if item not in self._indexes]
+        # Two texts can have the same values.
+        new = dict.fromkeys(item for item in values if item not in self._indexes)
         for item in new:
             self._indexes[item] = self._next_index
             self._next_index += 1
