@@ -166,7 +166,7 @@ def write_case(case: Case) -> dict[str, Any]:
 DEFAULTS = {"run_mode": "daemon", "version": "18.3.0", "join_type": "token"}
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cases=CASES, min_group=st.integers(1, 6))
 def test_counts_equal_the_plainest_counting(
     tmp_path_factory: pytest.TempPathFactory, cases: list[Case], min_group: int

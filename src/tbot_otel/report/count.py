@@ -157,7 +157,7 @@ class StartCounter:
             )
             GROUP BY ALL;
             DROP TABLE starts;
-            CREATE VIEW start_groups AS
+            CREATE TABLE start_groups AS
             SELECT
                 (DATE '1970-01-01' + day)::VARCHAR AS day,
                 {", ".join(COLUMNS)},
@@ -165,6 +165,8 @@ class StartCounter:
                 {_TOTAL} AS destination_count,
                 starts
             FROM counted JOIN start_values USING (index);
+            DROP TABLE counted;
+            DROP TABLE start_values;
         """)
 
     def report(self, min_group: int) -> Report:

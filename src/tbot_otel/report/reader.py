@@ -22,7 +22,7 @@ else:
 BLOCK_BYTES = 8 * 2**20
 """How much is read at a time."""
 MAX_LINE_BYTES = 32 * 2**20
-"""The longest line that is read: about 30,000 starts."""
+"""The longest line that is read: about 25,000 starts."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

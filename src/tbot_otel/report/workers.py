@@ -1,18 +1,18 @@
 """Parses blocks in this process, and in worker processes if there are many."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tbot_otel.report.parse import Chunk, Parser
 from tbot_otel.report.reader import Block, ReportError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 MAX_WORKERS = 4
 """The most worker processes. A long line can take 200 MiB in each."""
@@ -61,7 +61,7 @@ def parse_blocks(blocks: Iterable[Block], options: Options) -> Iterator[tuple[Bl
 
 def _receive(
     pending: "deque[tuple[Connection, Block]]",
-) -> tuple[tuple[Block, Chunk], Connection]:
+) -> "tuple[tuple[Block, Chunk], Connection]":
     connection, block = pending.popleft()
     with _worker_errors():
         return (block, connection.recv()), connection
@@ -78,6 +78,8 @@ def _worker_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def _running_workers(options: Options) -> "Iterator[list[Connection]]":
     """Start worker processes, and return the connections to them."""
+    import multiprocessing
+
     # A fork would copy the threads' locks of the libraries that are loaded.
     context = multiprocessing.get_context("spawn")
     connections: list[Connection] = []
@@ -106,6 +108,8 @@ def _blocked_sigint() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    from multiprocessing import resource_tracker
+
     # It would start with the first process, and unblock the signal.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -115,7 +119,7 @@ def _blocked_sigint() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _serve(connection: Connection, options: Options) -> None:
+def _serve(connection: "Connection", options: Options) -> None:
     parser = Parser(*options)
     # The connection ends with the process that started this one.
     with contextlib.suppress(EOFError, OSError):
