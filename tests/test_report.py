@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,12 +20,13 @@ from support.otlp_files import (
     DAY_NS,
     FIRST_DAY_NS,
     Shape,
+    compress_zstd,
     make_start,
     record_of,
     to_line,
     write_starts,
 )
-from support.processes import BASE_ENVIRON, run_python
+from support.processes import BASE_ENVIRON, WAIT_SECONDS, run_python
 from support.report_data import Start, make_report
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
@@ -307,10 +307,10 @@ def write_variants(text: str) -> dict[str, bytes]:
         "plain": data,
         "gzip": gzip.compress(data),
         "gzip of two members": gzip.compress(data[:100]) + gzip.compress(data[100:]),
-        "zstd": zstd.compress(data),
-        "zstd of two frames": zstd.compress(data[:100]) + zstd.compress(data[100:]),
+        "zstd": compress_zstd(data),
+        "zstd of two frames": compress_zstd(data[:100]) + compress_zstd(data[100:]),
         "the exporter's zstd": b"".join(
-            len(frame).to_bytes(4) + frame for frame in map(zstd.compress, lines)
+            len(frame).to_bytes(4) + frame for frame in map(compress_zstd, lines)
         ),
         "CRLF": data.replace(b"\n", b"\r\n"),
         "no end of the last line": data.rstrip(),
@@ -332,7 +332,7 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     folder = tmp_path / "rotated"
     (folder / "old").mkdir(parents=True)
     paths = [folder / name for name in ("starts.jsonl", "starts-1.jsonl.gz", "old/starts.zst")]
-    compressions: tuple[Any, ...] = (bytes, gzip.compress, zstd.compress)
+    compressions: tuple[Any, ...] = (bytes, gzip.compress, compress_zstd)
     for path, compress in zip(paths, compressions, strict=True):
         path.write_bytes(compress(to_line(make_start()).encode()))
     (folder / ".hidden").write_text(SECRET)
@@ -565,3 +565,23 @@ def test_starts(file: Path, tmp_path: Path, format: str) -> None:
         [DAYS[1], "daemon", "18.4.0", "token", "", "", *"0000", "not reported", "not reported"],
     ]
     assert "not folded" in re.sub(r"\s+", " ", run_report("--help").stdout)
+
+
+@pytest.mark.integration
+def test_benchmark() -> None:
+    """The benchmark runs in its short form, and prints each row of the page."""
+    script = Path(__file__).parent.parent / "benchmarks" / "report_speed.py"
+    done = run_python(str(script), "--starts", "2000", "--runs", "1", timeout=WAIT_SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (script.parent.parent / "docs" / "benchmarks-report.md").read_text()
+    rows = [
+        [re.sub(r"[\d,]+ starts", "N starts", row).split(" | ")[0] for row in rows_of(text)]
+        for text in (done.stdout, page)
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 6
+
+
+def rows_of(page: str) -> list[str]:
+    """The rows of the table in a page."""
+    return [line for line in page.splitlines() if line.startswith("| ")][2:]

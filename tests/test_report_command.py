@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pytest
-from backports import zstd
 
 from support.collectors import Collector, Official
-from support.otlp_files import Shape, make_start, to_line, write_starts
+from support.otlp_files import Shape, compress_zstd, make_start, to_line, write_starts
 from support.processes import BASE_ENVIRON, WAIT_SECONDS, run_python, wait_until
 from tbot_otel.report.parse import MAX_LINE_OBJECTS
 from tbot_otel.report.reader import MAX_LINE_BYTES
@@ -102,8 +101,8 @@ def test_usage_errors(
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "truncated.gz").write_bytes(gzip.compress(text)[:-20])
-    (tmp_path / "truncated.zst").write_bytes(zstd.compress(text)[:-20])
-    for name, compress in (("damaged.gz", gzip.compress), ("damaged.zst", zstd.compress)):
+    (tmp_path / "truncated.zst").write_bytes(compress_zstd(text)[:-20])
+    for name, compress in (("damaged.gz", gzip.compress), ("damaged.zst", compress_zstd)):
         whole = compress(text)
         (tmp_path / name).write_bytes(whole[:40] + SECRET.encode() * 9 + whole[85:])
     (tmp_path / "protobuf").write_bytes((4).to_bytes(4) + b"\n\x02\n\x00")
@@ -406,7 +405,7 @@ LINES = {
 
 @needs_proc
 @pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize("compress", [bytes, zstd.compress], ids=["plain", "zstd"])
+@pytest.mark.parametrize("compress", [bytes, compress_zstd], ids=["plain", "zstd"])
 def test_memory(tmp_path: Path, name: str, compress: Callable[[bytes], bytes]) -> None:
     """Long lines take little memory. Those that are too long are counted, the others count."""
     file = tmp_path / "starts"

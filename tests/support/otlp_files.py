@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import uuid
 from collections.abc import Mapping
 from datetime import date
@@ -9,6 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tbot_otel.registry import SCHEMA_URL, START
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 DAY_NS = 86400 * 10**9
 FIRST_DAY_NS = (date(2026, 1, 5) - date(1970, 1, 1)).days * DAY_NS
@@ -83,6 +89,11 @@ def to_line(*starts: dict[str, Any]) -> str:
     """The line of an export."""
     line = json.dumps({"resourceLogs": starts}, separators=(",", ":"), ensure_ascii=False)
     return f"{line}\n"
+
+
+def compress_zstd(data: bytes) -> bytes:
+    """A Zstandard frame."""
+    return zstd.compress(data)
 
 
 class Shape(NamedTuple):
