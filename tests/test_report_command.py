@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import subprocess
@@ -327,6 +328,12 @@ def is_running(pid: int) -> bool:
     return False
 
 
+def blocks_sigint(pid: int) -> bool:
+    """Whether a process blocks SIGINT."""
+    (mask,) = re.findall(r"^SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (signal.SIGINT - 1) & 1)
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
@@ -346,6 +353,7 @@ def test_signals(tmp_path: Path, private: Path, number: signal.Signals, status: 
     out.write_text("before")
     with endless_run(tmp_path, private, "--format", "html", "-o", str(out)) as run:
         if number is signal.SIGINT:
+            assert all(map(blocks_sigint, run.workers))
             os.killpg(run.process.pid, number)
         else:
             run.process.send_signal(number)
@@ -523,6 +531,10 @@ def test_database_is_closed(tmp_path: Path, private: Path) -> None:
         "SET autoload_known_extensions = true": "InvalidInputException",
         "SET enable_external_access = true": "InvalidInputException",
         f"COPY starts TO '{private}/x.csv'": "done",
+        # Its progress bar would be on standard output.
+        "SELECT error(name) FROM duckdb_settings() WHERE name = 'enable_progress_bar' AND value": (
+            "done"
+        ),
     }
     done = run_python("-c", DATABASE_SCRIPT, str(private), *statements, HOME=str(tmp_path))
     assert (done.stdout.split(), done.stderr) == ([*statements.values()], "")
