@@ -532,9 +532,8 @@ def test_database_is_closed(tmp_path: Path, private: Path) -> None:
         "SET enable_external_access = true": "InvalidInputException",
         f"COPY starts TO '{private}/x.csv'": "done",
         # Its progress bar would be on standard output.
-        "SELECT error(name) FROM duckdb_settings() WHERE name = 'enable_progress_bar' AND value": (
-            "done"
-        ),
+        "SELECT error(name) FROM duckdb_settings() "
+        "WHERE name = 'enable_progress_bar' AND value = 'true'": "done",
     }
     done = run_python("-c", DATABASE_SCRIPT, str(private), *statements, HOME=str(tmp_path))
     assert (done.stdout.split(), done.stderr) == ([*statements.values()], "")

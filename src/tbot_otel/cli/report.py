@@ -1,8 +1,10 @@
 """Count the starts in the files of an OpenTelemetry Collector, and print what they have in common.
 
-FILE is what the Collector's file exporter or --record wrote: OTLP/JSON, a line for each export,
-plain or compressed. It can be a folder or a pattern. Each start counts once, whatever was sent
-twice. Nothing is sent.
+The files are those of the Collector's file exporter, or of --record: OTLP/JSON, a line for each
+export, plain or compressed. A start counts once, also if it was sent twice. Nothing is sent.
+
+Exit status: 0 = the report was written; 1 = it could not be written; 2 = a usage error, or a file
+that cannot be read.
 """
 
 import argparse
@@ -35,7 +37,9 @@ class _OptionError(TbotOtelError):
 
 def configure(parser: "Parser") -> None:
     """Add the options."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a file, a folder or a pattern of the files"
+    )
     for option, brief in (
         ("--since", "the first day to count, as YYYY-MM-DD (UTC)"),
         ("--until", "the day after the last one to count"),
