@@ -490,7 +490,7 @@ def to_hex(color: str) -> str:
 
 @pytest.mark.integration
 def test_page_prints(browser: Browser, tmp_path: Path) -> None:
-    """On A4 and Letter, the wide charts, all rankings and no closed table of a chart are printed."""
+    """On A4 and Letter, the wide charts, all rankings and no closed table of one are printed."""
     path = tmp_path / "report.html"
     path.write_text(text_of("example"), encoding="utf-8")
     for width, height in ((210, 297), (215.9, 279.4)):
