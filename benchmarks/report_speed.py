@@ -59,12 +59,12 @@ HEAD = """\
 What `python benchmarks/report_speed.py` printed, on {python} with DuckDB {duckdb}, {cores} cores
 ({machine}).
 
-The data are generated. They have the form of the official Collector's file exporter, with
-{per_line} starts a line and {size:.2f} GB for {large:,} starts. Over {days} days, {kinds:,} distinct
-sets of attributes occur, a few of them often, and {duplicate:.0%} of the records are there twice.
+The data are generated, in the form of the official Collector's file exporter: {per_line} starts a
+line, {size:.2f} GB for {large:,} starts. There are {kinds:,} distinct sets of attributes over
+{days} days, a few of them frequent, and {duplicate:.0%} of the records are there twice.
 
-Both sides run by turns. A time over {large:,} starts is of one run, one over a tenth of them the
-median of 3, any other the median of {runs}. Memory is the resident set of all processes together, and shared pages count in each.
+Both sides run by turns. A time over {large:,} starts is of one run, over a tenth of them the
+median of 3, any other the median of {runs}. Memory is the resident set of all processes together.
 
 | what | against | ours | theirs | ratio | goal | met |
 | --- | --- | --- | --- | --- | --- | --- |"""

@@ -18,7 +18,7 @@ import tbot_otel
 
 SOURCE = Path(tbot_otel.__file__).parent
 # The folders that need an extra, and the extras that install what they import.
-EXTRAS = {"run": {"run"}, "connect": {"run"}, "relay": {"run", "relay"}}
+EXTRAS = {"run": {"run"}, "connect": {"run"}, "relay": {"run", "relay"}, "report": {"report"}}
 # A distribution that only requires another one, which has the modules.
 PARTS = {"protobuf-py-pure": "protobuf-py"}
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import tbot_otel
+from support.otlp_files import make_start, to_line
 from support.processes import run_python
 from support.standins import GRPCStandin, HTTPStandin, Response
 
@@ -218,11 +219,19 @@ SENDING_MODULES = [
     "otlp.requests_session",
     *("relay.app", "relay.batch", "relay.committer", "relay.metrics", "relay.server"),
 ]
+# Modules of the report, whose libraries start threads. The report sends nothing.
+REPORT_MODULES = [
+    "report.count",
+    "report.output",
+    "report.parse",
+    "report.reader",
+    "report.workers",
+]
 STANDARD_LIBRARY_MODULES = [
     name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
     if (name := module.name.removeprefix("tbot_otel."))
-    not in (*LIBRARY_MODULES, *SENDING_MODULES, "__main__")
+    not in (*LIBRARY_MODULES, *SENDING_MODULES, *REPORT_MODULES, "__main__")
 ]
 
 
@@ -301,6 +310,22 @@ def test_preview_and_status(command: list[str], environ: dict[str, str]) -> None
     status = 3 if command == ["status"] and not environ else 0
     script = COMMAND.format(words=command)
     assert_idle(audit_process(script, environ, status, baseline=SDK_BASELINE), TRANSPORTS)
+
+
+@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
+@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+def test_report(form: str, environ: dict[str, str], tmp_path: Path) -> None:
+    """`report` opens no socket, and imports no OpenTelemetry, with consent or without."""
+    file = tmp_path / "starts.jsonl"
+    file.write_text(to_line(make_start()))
+    words = ["report", str(file), "--format", form, "-o", str(tmp_path / "out")]
+    audit = audit_process(COMMAND.format(words=words), environ, baseline="")
+    opened = [
+        name for name in audit.events if name.startswith(("socket.", "subprocess.", "os.exec"))
+    ]
+    modules = [name for name in audit.modules if f"{name}.".startswith((*OTLP, "opentelemetry."))]
+    assert (opened, modules, audit.child, audit.descriptors) == ([], [], False, [])
+    assert "open" in audit.events
 
 
 PIPELINE = """
