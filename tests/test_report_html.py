@@ -144,7 +144,7 @@ def report_of(name: str) -> Report:
 @functools.cache
 def text_of(name: str) -> str:
     """Its page."""
-    return render(report_of(name))
+    return render(report_of(name), 5)
 
 
 @functools.cache
@@ -308,7 +308,7 @@ def test_charts_load_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return "<svg></svg>"
 
     monkeypatch.setattr(vl_convert, "vegalite_to_svg", record)
-    render(report_of("hostile"))
+    render(report_of("hostile"), 5)
     assert len(calls) == 2 * len(CHARTED)
     for spec, options in calls:
         assert options == {"allowed_base_urls": []}
@@ -490,7 +490,7 @@ def to_hex(color: str) -> str:
 
 @pytest.mark.integration
 def test_page_prints(browser: Browser, tmp_path: Path) -> None:
-    """On A4 and Letter, the wide charts, all rankings and no closed table are printed."""
+    """On A4 and Letter, the wide charts, all rankings and no closed table of one are printed."""
     path = tmp_path / "report.html"
     path.write_text(text_of("example"), encoding="utf-8")
     for width, height in ((210, 297), (215.9, 279.4)):
@@ -499,7 +499,7 @@ def test_page_prints(browser: Browser, tmp_path: Path) -> None:
         assert browser.evaluate(MISPLACED) == []
         assert [size for size in browser.evaluate(VISIBLE) if size] == ["wide"] * len(CHARTED)
         assert not browser.evaluate(
-            "[...document.querySelectorAll('details, nav')].some(e => e.offsetHeight)"
+            "[...document.querySelectorAll('figure details, nav')].some(e => e.offsetHeight)"
         )
         assert browser.pdf(width, height).startswith(b"%PDF-")
 

@@ -83,7 +83,7 @@ class Browser:
                 os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def open(self, page: Path, width: int, *, dark: bool = False, media: str = "screen") -> None:
+    def open(self, page: Path, width: int, *, dark: bool = False, media: str = "") -> None:
         """Open a page, with its scripts disabled, in a window of this width in CSS pixels."""
         self._call(
             "Emulation.setDeviceMetricsOverride",

@@ -13,7 +13,7 @@ WIDTH = 1_100
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name, Browser.running(Path(name)) as browser:
         page = Path(name) / "report.html"
-        page.write_text(render(example_report()), encoding="utf-8")
+        page.write_text(render(example_report(), 5), encoding="utf-8")
         browser.open(page, WIDTH)
         end = browser.evaluate("document.getElementById('join-type').getBoundingClientRect().top")
         PICTURE.write_bytes(browser.screenshot(int(end) - 20))

@@ -116,7 +116,7 @@ class Figure(NamedTuple):
     basis: str
 
 
-def render(report: "Report", min_group: int = 5) -> str:
+def render(report: "Report", min_group: int) -> str:
     """Render the report as an HTML page: one file that loads nothing and has no scripts.
 
     Args:
@@ -303,7 +303,7 @@ def _group_versions(parts: dict[str, list[int]]) -> dict[str, list[int]]:
 
 def _version_key(version: str) -> tuple[list[int], bool, str]:
     numbers, _, stage = version.partition("-")
-    return [int(number) for number in re.findall(r"\d+", numbers)], not stage, stage
+    return [int(number) for number in re.findall(r"\d{1,9}", numbers)], not stage, stage
 
 
 def _draw(labels: list[str], series: list[Series], *, shares: bool) -> dict[str, str]:

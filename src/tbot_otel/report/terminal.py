@@ -34,7 +34,7 @@ class _Table(NamedTuple):
     note: str = ""
 
 
-def render(report: "Report", console: "Console", min_group: int = 5) -> None:
+def render(report: "Report", console: "Console", min_group: int) -> None:
     """Print the report.
 
     Args:

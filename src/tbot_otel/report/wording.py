@@ -36,10 +36,10 @@ QUESTIONS = {
 
 LIMITS = (
     "A start is one process of tbot. It is not a person, a machine or an agent: a job starts tbot "
-    "at each run, a daemon once for weeks. Nothing ties two starts together, so agents cannot be "
-    "counted.\n"
-    "Only starts that opted in are here. Days are UTC. _OTHER stands for all values that are not "
-    "known ones."
+    "at each run, and a daemon can run for weeks after one start. Nothing ties two starts "
+    "together, so agents cannot be counted.\n"
+    "Starts without consent are not sent, so they are not here. Days are UTC. _OTHER stands for "
+    "every value that is not a known one.\n"
 ).splitlines()
 """What the numbers mean, and what they do not."""
 
