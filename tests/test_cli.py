@@ -1,14 +1,18 @@
 """The command line: options, output and exit statuses."""
 
 import contextlib
+import importlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import sysconfig
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +23,7 @@ from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Collector
 from support.credentials import install_credential_providers
 from support.otlp import attribute_values
-from support.processes import WAIT_SECONDS, free_port, install_tbot_script, run_python
+from support.processes import MAIN_SCRIPT, WAIT_SECONDS, free_port, install_tbot_script, run_python
 from support.standins import (
     HTTPStandin,
     Response,
@@ -29,9 +33,12 @@ from support.standins import (
 )
 from tbot_otel import __version__
 from tbot_otel.cli import COMMANDS, _source, emit, main, relay, status
+from tbot_otel.cli._parser import Parser
 from tbot_otel.otlp import environment, send
 from tbot_otel.run import launcher
+from tbot_otel.session import Session
 
+ROOT = Path(__file__).parents[1]
 SECRET = "web01"
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
 COUNT = "a whole number that is not negative"
@@ -57,7 +64,7 @@ def exit_status(*words: str) -> int | str | None:
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        ("", 2),
+        ("", 0),
         ("--help", 0),
         ("--version", 0),
         ("status --help", 0),
@@ -81,7 +88,11 @@ def test_module_and_command(words: str, status: int) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "words", ["preview --oneshot --tbot-version 18.3.0", "events", "events --json"]
+    "words",
+    [
+        *("preview --oneshot --tbot-version 18.3.0", "preview --tbot-version 18.3.0 --json"),
+        *("events", "events --json"),
+    ],
 )
 def test_closed_pipe(words: str) -> None:
     """A command whose reader has closed the pipe exits silently with the status of SIGPIPE."""
@@ -94,34 +105,121 @@ def test_closed_pipe(words: str) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """The help names every command and its purpose."""
-    assert exit_status("--help") == 0
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_first_page(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without arguments, and with --help, a page says what this is, and names every command.
+
+    It fits a terminal, is no error, and has consent in one place and the next step.
+    """
+    with contextlib.suppress(SystemExit):
+        assert main(words) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out.startswith("usage: tbot-otel COMMAND [OPTION ...]\n")
+    lines = printed.out.splitlines()
+    assert lines[0] == "usage: tbot-otel COMMAND [OPTION ...]"
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 80
     for name, brief in COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(brief)}$", printed.out, re.MULTILINE)
+    assert [line for line in lines if line.startswith("Consent: ")] == [
+        "Consent: without TELEPORT_ANONYMOUS_TELEMETRY=1, nothing is sent. (relay relies"
+    ]
+    assert "Start with `tbot-otel preview`." in printed.out
+
+
+def test_exit_status_of_help() -> None:
+    """The page that was asked for is a success."""
+    assert exit_status("--help") == 0
+
+
+def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The help of a command."""
+    # `run` parses its words itself.
+    with contextlib.suppress(SystemExit):
+        assert main([name, "--help"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("events", {"--json"}),
+        ("events", {"--markdown", "--json", "--weaver", "--diff"}),
         ("status", {"--json", "--check"}),
         ("emit", SOURCE_OPTIONS | {"--record"}),
-        ("preview", SOURCE_OPTIONS | {"--output"}),
+        ("preview", SOURCE_OPTIONS | {"--json", "--output"}),
+        ("completion", set()),
     ],
 )
 def test_help_of_a_command(
     name: str, options: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The help of a command names its options."""
-    assert exit_status(name, "--help") == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert printed.out.startswith(f"usage: tbot-otel {name} [-h] ")
-    assert {*re.findall(r"--[a-z-]+", printed.out)} == options | {"--help"}
+    text = help_of(name, capsys)
+    assert text.startswith(f"usage: tbot-otel {name} [-h]")
+    assert {*re.findall(r"--[a-z-]+", text)} == options | {"--help"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command's help has examples, the variable of consent, its extra, and a page, if it exists.
+
+    It fits a terminal.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(name, capsys)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "TELEPORT_ANONYMOUS_TELEMETRY" in text
+    extra = f"pip install 'tbot-otel[{name}]'" if name in EXTRAS else "no extra"
+    assert extra in " ".join(text.split())
+    (path, heading) = re.findall(
+        r"^https://github\.com/tbot-otel/tbot-otel(?:/blob/main/([^#\s]+))?(?:#(\S+))?$",
+        text,
+        re.MULTILINE,
+    )[0]
+    page = (ROOT / (path or "README.md")).read_text()
+    assert not heading or f"\n## {heading.capitalize()}\n" in page
+    assert examples_in(text)
+
+
+EXTRAS = ("run", "relay", "completion")
+
+
+def examples_in(text: str) -> list[list[str]]:
+    """The words of each example in a help, after the program's name."""
+    lines = re.findall(r"^  (?:[A-Z_]+=\S+ )*tbot-otel (.*)$", text, re.MULTILINE)
+    return [shlex.split(line.partition(" > ")[0]) for line in lines]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+def test_examples_in_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The options of each example exist, and their values are valid."""
+    command = importlib.import_module(f"tbot_otel.cli.{name}")
+    for words in examples_in(help_of(name, capsys)):
+        assert words[0] == name
+        parser = Parser(prog="an example")
+        command.configure(parser)
+        parser.parse(words[1:])
+
+
+def test_examples_in_help_of_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each example of run starts a tbot."""
+    started: list[list[str]] = []
+
+    def launch(command: list[str], _: launcher.Options) -> int:
+        started.append(command)
+        return 0
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    examples = examples_in(help_of("run", capsys))
+    for words in examples:
+        assert main(words) == 0
+    assert started == [["tbot", "start", "-c", "tbot.yaml"]] * len(examples)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,22 +228,58 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == (f"tbot-otel {__version__}\n", "")
 
 
+@pytest.mark.integration
+def test_run_imports_no_parser() -> None:
+    """Every start of tbot waits for the imports of run: it needs neither a parser nor a library."""
+
+    def imported(*words: str) -> set[str]:
+        done = run_python("-X", "importtime", *words)
+        assert done.returncode == 0
+        return {*re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)}
+
+    modules = imported("-c", MAIN_SCRIPT, "run", "--", "true") - imported("-c", "pass")
+    assert modules - {*sys.builtin_module_names} == {
+        *("tbot_otel", "tbot_otel.cli", "tbot_otel.cli.run", "tbot_otel.consent"),
+        *("tbot_otel.errors", "tbot_otel.files", "tbot_otel.otlp", "tbot_otel.otlp.environment"),
+        *("tbot_otel.run", "tbot_otel.run.launcher"),
+    }
+
+
 def unknown_line(words: str) -> str:
     """The line that emit prints about unknown arguments."""
     return f"tbot-otel emit: unknown: {words} (see tbot-otel emit --help)"
 
 
+UNKNOWN_COMMAND = f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ((), "tbot-otel: the following arguments are required: COMMAND"),
-        ((SECRET,), f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"),
-        (("EMIT",), f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"),
+        ((SECRET,), UNKNOWN_COMMAND),
+        (("",), UNKNOWN_COMMAND),
+        *(
+            ((mistyped,), f"{UNKNOWN_COMMAND}; did you mean {name}?")
+            for mistyped, name in (
+                *(("emti", "emit"), ("EMIT", "emit"), ("rum", "run"), ("preveiw", "preview")),
+                *(("stats", "status"), ("event", "events"), ("relai", "relay")),
+            )
+        ),
+        (("--secret",), "tbot-otel: unknown: --secret (see tbot-otel --help)"),
+        (
+            ("--verison",),
+            "tbot-otel: unknown: --verison; did you mean --version? (see tbot-otel --help)",
+        ),
+        (("emit", "--confg", SECRET), unknown_line("--confg; did you mean --config?")),
+        (
+            ("emit", f"--confg={SECRET}", "--deamon", f"--tokn={SECRET}"),
+            unknown_line("--confg --deamon --tokn; did you mean --config --daemon?"),
+        ),
         (("emit", SECRET), unknown_line("an argument")),
         (("emit", SECRET, "--secret", SECRET), unknown_line("--secret")),
         (("emit", f"--secret={SECRET}", f"-p={SECRET}", SECRET), unknown_line("--secret -p")),
         (("emit", f"-p{SECRET}"), unknown_line("-p")),
-        (("emit", "--one"), unknown_line("--one")),
+        (("emit", "--one"), unknown_line("--one; did you mean --oneshot?")),
         (("emit", "--output", SECRET), unknown_line("--output")),
         (("emit", "--config"), "tbot-otel emit: argument --config: expected one argument"),
         (
@@ -920,7 +1054,7 @@ def test_options_win(
     """An option replaces one value of the file."""
     config = tmp_path / "tbot.yaml"
     config.write_text(CONFIG_FILE)
-    given = ["preview", "--tbot-version=18.3.0", "--config", str(config), *words.split()]
+    given = ["preview", "--json", "--tbot-version=18.3.0", "--config", str(config), *words.split()]
     assert main(given) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -949,7 +1083,7 @@ def test_changed_options(
     words: str, changes: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An option's value that policy changes is changed, and a line says so."""
-    assert main(["preview", "--tbot-version=18.3.0", words]) == 0
+    assert main(["preview", "--json", "--tbot-version=18.3.0", words]) == 0
     printed = capsys.readouterr()
     assert printed.err == f"tbot-otel: {line}\n"
     given = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0"}
@@ -962,7 +1096,7 @@ def test_allow_helper(
 ) -> None:
     """A helper's name leaves if an option allows it."""
     monkeypatch.setenv(HELPER, "acme-deploy")
-    assert main(["preview", "--tbot-version=18.3.0", *words]) == 0
+    assert main(["preview", "--json", "--tbot-version=18.3.0", *words]) == 0
     printed = capsys.readouterr()
     allowed = words[-1].endswith("acme-deploy")
     attributes = record_attributes(printed.out)
@@ -986,7 +1120,7 @@ def test_helper_that_cannot_be_allowed(
 def test_without_tbot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without tbot on PATH, a line says how to give its version."""
     monkeypatch.setenv("PATH", "")
-    assert main(["preview"]) == 0
+    assert main(["preview", "--json"]) == 0
     printed = capsys.readouterr()
     line = "tbot-otel: tbot.version: tbot was not found on PATH; --tbot-version gives it\n"
     assert printed.err == line
@@ -995,7 +1129,7 @@ def test_without_tbot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a file, tbot is a daemon with no destinations."""
-    assert main(["preview", "--tbot-version", "18.3.0"]) == 0
+    assert main(["preview", "--json", "--tbot-version", "18.3.0"]) == 0
     assert record_attributes(capsys.readouterr().out) == EMPTY_ATTRIBUTES | {
         "tbot.run_mode": "daemon",
         "tbot.version": "18.3.0",
@@ -1039,7 +1173,7 @@ def test_tbot_version(
     """The version is the one that `tbot version` prints, or _OTHER if that is unreadable."""
     path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
-    assert main(["preview"]) == 0
+    assert main(["preview", "--json"]) == 0
     assert record_attributes(capsys.readouterr().out)["tbot.version"] == version
 
 
@@ -1054,7 +1188,7 @@ def test_tbot_that_does_not_run(
     """A file named tbot that is not a program is ignored."""
     monkeypatch.setenv("PATH", install_tbot_script(tmp_path, ""))
     (tmp_path / "tbot").write_text(content)
-    assert main(["preview"]) == 0
+    assert main(["preview", "--json"]) == 0
     assert record_attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
 
 
@@ -1067,7 +1201,7 @@ def test_tbot_that_hangs(
     path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
     monkeypatch.setattr(_source, "_TBOT_VERSION_TIMEOUT_SECONDS", 3.0)
-    assert main(["preview"]) == 0
+    assert main(["preview", "--json"]) == 0
     assert record_attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "tbot.pid").read_text()), 0)
@@ -1255,7 +1389,7 @@ def test_preview_needs_no_consent(
     sessions = set()
     for consent in ("", "0", "1"):
         monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", consent)
-        assert main(["preview", "--tbot-version=18.3.0"]) == 0
+        assert main(["preview", "--json", "--tbot-version=18.3.0"]) == 0
         printed = capsys.readouterr()
         assert printed.err == ""
         (logs,) = json.loads(printed.out)["resourceLogs"]
@@ -1263,16 +1397,85 @@ def test_preview_needs_no_consent(
     assert len(sessions) == 3
 
 
+def test_preview_as_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The preview has some twenty lines, in the form of the Collector's debug exporter."""
+    monkeypatch.setenv(HELPER, KNOWN_HELPER)
+    monkeypatch.setenv(HELPER_VERSION, "2.1.2")
+    assert main(["preview", "--tbot-version=18.3.0", "--join-method=iam"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}\)", "UUID)", printed.out)
+    text = re.sub(r"(?<=sdk.version: Str\().*(?=\))", "X.Y.Z", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9} \+0000 UTC", "TIME", text)
+    host = re.findall(r"^     -> (?:os\.type|host\.arch): Str\(\w+\)$", text, re.MULTILINE)
+    assert text.splitlines() == [
+        "Resource attributes:",
+        "     -> service.name: Str(tbot)",
+        "     -> session.id: Str(UUID)",
+        *host,
+        "     -> telemetry.sdk.language: Str(python)",
+        "     -> telemetry.sdk.name: Str(opentelemetry)",
+        "     -> telemetry.sdk.version: Str(X.Y.Z)",
+        f"InstrumentationScope tbot_otel {__version__}",
+        "Timestamp: TIME",
+        "SeverityText: INFO",
+        "EventName: tbot.start",
+        "Body: Empty()",
+        "Attributes:",
+        "     -> tbot.run_mode: Str(daemon)",
+        "     -> tbot.version: Str(18.3.0)",
+        "     -> tbot.join_type: Str(iam)",
+        f"     -> tbot.helper: Str({KNOWN_HELPER})",
+        "     -> tbot.helper_version: Str(2.1.2)",
+        "     -> tbot.destinations_other: Int(0)",
+        "     -> tbot.destinations_database: Int(0)",
+        "     -> tbot.destinations_kubernetes: Int(0)",
+        "     -> tbot.destinations_application: Int(0)",
+    ]
+
+
+def test_both_previews_have_the_same_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text has the values of the OTLP/JSON."""
+    # Both in one session, at one time.
+    session = Session()
+    monkeypatch.setattr("tbot_otel.session.Session", lambda: session)
+    assert main(["preview", "--tbot-version=18.3.0", "--destinations-other=7"]) == 0
+    text = capsys.readouterr().out
+    assert main(["preview", "--tbot-version=18.3.0", "--destinations-other=7", "--json"]) == 0
+    (logs,) = json.loads(capsys.readouterr().out)["resourceLogs"]
+    (scope_logs,) = logs["scopeLogs"]
+    (record,) = scope_logs["logRecords"]
+    shown = dict(re.findall(r"^     -> (\S+): \w+\((.*)\)$", text, re.MULTILINE))
+    values = attribute_values(logs["resource"]["attributes"])
+    values |= attribute_values(record["attributes"])
+    assert shown == {name: str(value) for name, value in values.items()}
+    lines = text.splitlines()
+    scope = scope_logs["scope"]
+    assert f"InstrumentationScope {scope['name']} {scope['version']}" in lines
+    assert f"SeverityText: {record['severityText']}" in lines
+    assert f"EventName: {record['eventName']}" in lines
+    seconds, nanoseconds = divmod(int(record["timeUnixNano"]), 10**9)
+    time = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    assert f"Timestamp: {time}.{nanoseconds:09} +0000 UTC" in lines
+
+
 @pytest.mark.parametrize("option", ["-o", "--output"])
 def test_preview_to_a_file(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The preview is written to a file, and not to standard output."""
+    """The preview is written to a file, and not to standard output, in the form that was chosen."""
     file = tmp_path / "preview.json"
     file.write_text("old content" * 1000)
-    assert main(["preview", "--tbot-version=18.3.0", option, str(file)]) == 0
+    assert main(["preview", "--json", "--tbot-version=18.3.0", option, str(file)]) == 0
     assert capsys.readouterr() == ("", "")
     text = file.read_text()
     assert text.endswith("}\n")
     assert record_attributes(text)["tbot.version"] == "18.3.0"
+    assert main(["preview", "--tbot-version=18.3.0", option, str(file)]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert "\n     -> tbot.version: Str(18.3.0)\n" in file.read_text()
 
 
 def test_preview_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1285,7 +1488,7 @@ SOCKET_AUDIT_SCRIPT = """
 import sys
 sys.addaudithook(lambda event, _: event.startswith("socket.") and print(event, file=sys.stderr))
 from tbot_otel.cli import main
-sys.exit(main(["preview", "--tbot-version=18.3.0"]))
+sys.exit(main(["preview", "--json", "--tbot-version=18.3.0"]))
 """
 
 

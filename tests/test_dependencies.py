@@ -17,8 +17,14 @@ import pytest
 import tbot_otel
 
 SOURCE = Path(tbot_otel.__file__).parent
-# The folders that need an extra, and the extras that install what they import.
-EXTRAS = {"run": {"run"}, "connect": {"run"}, "relay": {"run", "relay"}, "report": {"report"}}
+# The folders and modules that need an extra, and the extras that install what they import.
+EXTRAS = {
+    "run": {"run"},
+    "connect": {"run"},
+    "relay": {"run", "relay"},
+    "report": {"report"},
+    "cli/completion.py": {"completion"},
+}
 # A distribution that only requires another one, which has the modules.
 PARTS = {"protobuf-py-pure": "protobuf-py"}
 
@@ -81,10 +87,11 @@ def owner_of() -> dict[str, str]:
 )
 def test_imports_are_declared(path: Path, owner_of: dict[str, str]) -> None:
     """The distribution of each imported module is a declared dependency."""
-    folder = path.relative_to(SOURCE).parts[0]
+    relative = path.relative_to(SOURCE)
+    extras = EXTRAS.get(relative.as_posix(), EXTRAS.get(relative.parts[0], set()))
     files = {file_of(module) for module in imported_modules(path)} - {None}
     used = {PARTS.get(name, name) for name in (normalize(owner_of[str(file)]) for file in files)}
-    assert used - declared(EXTRAS.get(folder, set())) == set()
+    assert used - declared(extras) == set()
 
 
 def test_namespaces_are_seen(owner_of: dict[str, str]) -> None:

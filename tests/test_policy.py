@@ -302,7 +302,7 @@ def test_commands(
     monkeypatch.setenv("_TBOT_TELEMETRY_HELPER_VERSION", inputs.helper_version)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", standin.endpoint)
 
-    assert main(["preview", *words]) == 0
+    assert main(["preview", "--json", *words]) == 0
     printed = capsys.readouterr()
     previewed = json.loads(printed.out)
     (record,) = previewed["resourceLogs"][0]["scopeLogs"][0]["logRecords"]

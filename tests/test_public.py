@@ -5,6 +5,7 @@ import importlib.metadata
 import inspect
 import os
 import pkgutil
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -80,6 +81,35 @@ def test_module(name: str) -> None:
 def test_version() -> None:
     """The version is that of the distribution."""
     assert importlib.metadata.version("tbot-otel") == tbot_otel.__version__
+
+
+# Files that name a release for another reason, which stays true after the next one.
+NAME_RELEASES = {
+    "CHANGELOG.md",
+    "docs/benchmarks.md",  # the release that was measured
+    "docs/benchmarks-relay.md",
+    "docs/events.md",  # generated from the registry
+    "examples/run/sidecar.yaml",  # the tag of the reader's own image
+    "src/tbot_otel/cli/_weaver.py",  # an example
+    "src/tbot_otel/cli/events.py",  # an example
+    "src/tbot_otel/registry.py",  # the release that added an attribute
+}
+
+
+def test_version_is_in_one_place() -> None:
+    """To release a version, one line is changed, besides the changelog."""
+    root = Path(__file__).parents[1]
+    files = [path for path in root.glob("*") if path.is_file()]
+    for folder in ("src", "docs", "examples", "benchmarks", ".github"):
+        files += (path for path in (root / folder).rglob("*") if path.is_file())
+    version = re.compile(rf"(?<![\d.]){re.escape(tbot_otel.__version__)}(?![\d.])")
+    found = {
+        path.relative_to(root).as_posix(): len(version.findall(path.read_text(errors="replace")))
+        for path in files
+        if path.suffix != ".pyc"
+    }
+    stated = {name: count for name, count in found.items() if count and name not in NAME_RELEASES}
+    assert stated == {"src/tbot_otel/__init__.py": 1}
 
 
 def test_typed() -> None:

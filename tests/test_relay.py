@@ -1,10 +1,13 @@
 """The process of the relay, between agents and Collectors."""
 
+import contextlib
 import gzip
 import http.client
 import os
+import re
 import signal
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +22,10 @@ from connectrpc.codec import proto_binary_codec, proto_json_codec
 from connectrpc.compression.gzip import GzipCompression
 from connectrpc.errors import ConnectError
 from connectrpc.protocol import ProtocolType
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -54,6 +60,7 @@ from support.processes import (
 from support.relay import Relay, running_relay
 from support.relay_clients import (
     GATED_ENVIRON,
+    TOO_MANY_CALLS,
     GatedStandin,
     concurrently,
     exported_session_ids,
@@ -62,7 +69,13 @@ from support.relay_clients import (
     report_until_admitted,
 )
 from support.setup_code import override_constants
-from support.standins import GRPCStandin, HTTPStandin, Response, silent_port
+from support.standins import (
+    GRPCStandin,
+    HTTPStandin,
+    ReceivedRequest,
+    Response,
+    silent_port,
+)
 from tbot_otel import __version__
 from tbot_otel.connect import MAX_REQUEST_BYTES, METHOD, PATH
 from tbot_otel.registry import SCHEMA_URL
@@ -258,6 +271,7 @@ def test_listen(tmp_path: Path, host: str) -> None:
 NESTED_JSON = b'{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"
 INVALID_ARGUMENT = (400, "invalid_argument")
 RESOURCE_EXHAUSTED = (429, "resource_exhausted")
+UNAVAILABLE = (503, "unavailable")
 
 
 @pytest.mark.parametrize(
@@ -326,18 +340,22 @@ def test_group_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "problem"),
+    ("response", "error", "problem"),
     [
-        (Response(400), "the Collector responded with 400"),
-        (Response(200, REJECTED), "the Collector rejected 1 of the records sent"),
+        (Response(400), INVALID_ARGUMENT, "the Collector responded with 400"),
+        (Response(200, REJECTED), INVALID_ARGUMENT, "the Collector rejected 1 of the records sent"),
+        (Response(404), UNAVAILABLE, "the Collector responded with 404"),
         (
             Response(200, b"hello", {"Content-Type": "text/plain"}),
+            UNAVAILABLE,
             "the response is not from an OTLP receiver",
         ),
     ],
-    ids=["refused", "partial success", "not a receiver"],
+    ids=["refused", "partial success", "not found", "not a receiver"],
 )
-def test_each_call_gets_its_own_result(tmp_path: Path, response: Response, problem: str) -> None:
+def test_each_call_gets_its_own_result(
+    tmp_path: Path, response: Response, error: tuple[int, str], problem: str
+) -> None:
     """The response to a call depends on its own export, and not on the next one."""
     setup = gated_setup(max_concurrent_calls=6)
     with (
@@ -349,10 +367,10 @@ def test_each_call_gets_its_own_result(tmp_path: Path, response: Response, probl
         with concurrently(*[partial(report_until_admitted, relay)] * 5) as results:
             wait_until(lambda: is_full(relay))
             standin.gate.set()
+        # Those with other attributes than the rejected one share an export.
         assert [result.result() for result in results] == [(200, "")] * 5
-        status, code, text = first_results[0].result()
-        assert (status, code) == (503, "unavailable")
-        assert problem in text
+        assert first_results[0].result()[:2] == error
+        assert problem in first_results[0].result()[2]
 
 
 def test_partial_success_over_grpc(tmp_path: Path) -> None:
@@ -363,13 +381,122 @@ def test_partial_success_over_grpc(tmp_path: Path) -> None:
         running_relay(tmp_path, standin.endpoint, **environ) as relay,
     ):
         status, code, text = relay.post(REPORT)
-    assert (status, code) == (503, "unavailable")
+    assert (status, code) == INVALID_ARGUMENT
     assert "rejected 1 of the records" in text
+
+
+CULPRIT_VERSION = "99.9.9"
+
+
+def names_culprit(request: ExportLogsServiceRequest) -> bool:
+    """Whether a record of an export has the version that the Collector rejects."""
+    return any(
+        attribute.value.string_value == CULPRIT_VERSION
+        for logs in request.resource_logs
+        for attribute in logs.scope_logs[0].log_records[0].attributes
+    )
+
+
+class PickyStandin(GatedStandin):
+    """A gated stand-in that rejects the exports with a report of `CULPRIT_VERSION`.
+
+    Args:
+        response: Its response to them.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self._response = response
+
+    def choose_response(self, request: ReceivedRequest) -> Response:
+        """Return the response to a request."""
+        has_culprit = names_culprit(ExportLogsServiceRequest.FromString(request.body))
+        return self._response if has_culprit else Response()
+
+
+def report_version(relay: Relay, version: str, session_id: str) -> tuple[int, str]:
+    """Report the start of a version."""
+    attributes = {**FULL_ATTRIBUTES, "tbot.version": version}
+    body = encode_request(encode_start(attributes), session_id=session_id)
+    while (result := relay.post(body)[:2]) == TOO_MANY_CALLS:
+        pass
+    return result
+
+
+def test_culprits_of_a_refused_export(tmp_path: Path) -> None:
+    """If the Collector refuses a whole export, honest reports in it are delivered, once each."""
+    session_ids = [new_session_id() for _ in range(20)]
+    versions = [CULPRIT_VERSION if number in (3, 11) else "18.3.0" for number in range(20)]
+    setup = gated_setup(max_concurrent_calls=21)
+    with (
+        PickyStandin(Response(400)) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+        concurrently(relay.report) as first_results,
+    ):
+        wait_until(lambda: standin.requests)
+        calls = [
+            partial(report_version, relay, version, session_id)
+            for version, session_id in zip(versions, session_ids, strict=True)
+        ]
+        with concurrently(*calls) as results:
+            wait_until(lambda: is_full(relay))
+            standin.gate.set()
+        assert first_results[0].result() == (200, "")
+        expected = [INVALID_ARGUMENT if v == CULPRIT_VERSION else (200, "") for v in versions]
+        assert [result.result() for result in results] == expected
+        accepted = [
+            session_id
+            for request, ids in zip(standin.requests, exported_session_ids(standin), strict=True)
+            if not names_culprit(ExportLogsServiceRequest.FromString(request.body))
+            for session_id in ids
+        ]
+        honest = [i for i, v in zip(session_ids, versions, strict=True) if v != CULPRIT_VERSION]
+        assert sorted(accepted[1:]) == sorted(honest)
+        # The next culprit is exported apart, and spoils no export.
+        before = len(standin.requests)
+        assert report_version(relay, CULPRIT_VERSION, new_session_id()) == INVALID_ARGUMENT
+        assert len(standin.requests) == before + 1
+
+
+def has_more_requests(standin: HTTPStandin, count: int) -> bool:
+    """Whether a stand-in has received more than a number of requests."""
+    return len(standin.requests) > count
+
+
+def test_culprits_of_a_partial_success(tmp_path: Path) -> None:
+    """After a partial success nothing is sent again, and the next reports are exported apart."""
+    setup = gated_setup(max_concurrent_calls=7)
+    with (
+        PickyStandin(Response(200, REJECTED)) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+    ):
+        outcomes = []
+        for _ in range(2):
+            standin.gate.clear()
+            before = len(standin.requests)
+            session_ids = [new_session_id() for _ in range(6)]
+            versions = [CULPRIT_VERSION, *["18.3.0"] * 5]
+            with concurrently(relay.report) as first_results:
+                wait_until(partial(has_more_requests, standin, before))
+                calls = [
+                    partial(report_version, relay, version, session_id)
+                    for version, session_id in zip(versions, session_ids, strict=True)
+                ]
+                with concurrently(*calls) as results:
+                    wait_until(lambda: is_full(relay))
+                    standin.gate.set()
+            assert first_results[0].result() == (200, "")
+            outcomes.append([result.result() for result in results])
+            exported = list(chain(*exported_session_ids(standin)))
+            assert all(exported.count(session_id) == 1 for session_id in session_ids)
+    assert outcomes == [[UNAVAILABLE] * 6, [INVALID_ARGUMENT, *[(200, "")] * 5]]
 
 
 METRICS = {
     "tbot_otel.relay.calls",
+    "tbot_otel.relay.call.duration",
     "tbot_otel.relay.calls.in_flight",
+    "tbot_otel.relay.queue.size",
     "tbot_otel.relay.export.size",
     "tbot_otel.relay.export.duration",
 }
@@ -380,7 +507,7 @@ def test_privacy(tmp_path: Path) -> None:
     source = "127.0.0.77"
     session_ids = [new_session_id() for _ in range(3)]
     with (
-        HTTPStandin(Response(400), Response()) as standin,
+        HTTPStandin(Response(404), Response()) as standin,
         running_relay(
             tmp_path,
             standin.endpoint,
@@ -441,7 +568,7 @@ def point_attributes(
 def test_metrics(tmp_path: Path) -> None:
     """With OTEL_METRICS_EXPORTER=otlp, the relay exports its metrics, by status and problem."""
     with (
-        HTTPStandin(Response(400), Response()) as standin,
+        HTTPStandin(Response(404), Response()) as standin,
         running_relay(
             tmp_path,
             standin.endpoint,
@@ -477,16 +604,31 @@ def test_metrics(tmp_path: Path) -> None:
             values[point_attributes(histogram)] = (histogram.count, histogram.sum)
     assert set(points) == METRICS
     calls = points["tbot_otel.relay.calls"]
-    assert {name for attributes in calls for name, _ in attributes} == {"http.response.status_code"}
-    assert calls[("http.response.status_code", 200),] == 3
-    assert calls[("http.response.status_code", 503),] == 1
-    resource = exports[-1].resource_metrics[0].resource
-    assert "service.instance.id" in {attribute.key for attribute in resource.attributes}
+    assert calls == {
+        (("http.response.status_code", 200),): 3,
+        (("http.response.status_code", 503), ("error.type", "unavailable")): 1,
+        (("http.response.status_code", 400), ("error.type", "400")): 1,
+        (("http.response.status_code", 415), ("error.type", "415")): 1,
+        (("http.response.status_code", 499), ("error.type", "disconnected")): 1,
+    }
+    durations = points["tbot_otel.relay.call.duration"]
+    assert {attributes: count for attributes, (count, _) in durations.items()} == {
+        attributes[:1]: count for attributes, count in calls.items()
+    }
+    assert points["tbot_otel.relay.queue.size"] == {(): 0}
+    resource = attribute_values(
+        MessageToDict(exports[-1].resource_metrics[0].resource)["attributes"]
+    )
+    assert resource["service.name"] == "tbot-otel-relay"
+    assert "service.instance.id" in resource
     # The client that disconnected is not counted anymore.
     assert points["tbot_otel.relay.calls.in_flight"] == {(): 0}
     size = points["tbot_otel.relay.export.size"]
     assert size == {(("error.type", "unavailable"),): (1, 1), (): (3, 3)}
     assert set(points["tbot_otel.relay.export.duration"]) == set(size)
+
+
+LOG_LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 tbot-otel relay\[\d+\]: .+"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -504,15 +646,25 @@ def test_log(protocol: str, tmp_path: Path) -> None:
         running_relay(
             tmp_path,
             f"{standin.endpoint}/?{MARKER}",
+            *("--workers", "2"),
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_HEADERS=f"api-key {MARKER}",
         ) as relay,
     ):
-        assert [relay.report()[0] for _ in range(5)] == [503, 503, 503, 200, 200]
-        lines = [line for line in relay.output().splitlines() if not line.startswith("[INFO]")]
-    assert lines == [
-        f"tbot-otel relay: the Collector does not accept exports: {problem}",
-        "tbot-otel relay: the Collector accepts exports",
+        statuses = [relay.report()[0] for _ in range(40)]
+        lines = relay.output().splitlines()
+        pids = {relay.process.pid, *relay.worker_pids()}
+    assert statuses == [400] * 3 + [200] * 37
+    assert [line for line in lines if not re.fullmatch(LOG_LINE, line)] == []
+    assert {int(line.split("[")[1].split("]")[0]) for line in lines} == pids
+    messages = [line.split("]: ", 1)[1] for line in lines]
+    listening = f"listens on http://{relay.host}:{relay.port}, exports to {standin.endpoint}/"
+    assert messages[0] == listening
+    changes = [message for message in messages if message.startswith("the Collector")]
+    # A worker that exports for the first time repeats no line of the other.
+    assert changes == [
+        f"the Collector does not accept exports: {problem}",
+        "the Collector accepts exports",
     ]
     assert MARKER not in relay.output()
 
@@ -527,7 +679,7 @@ def test_ready(make_collector: MakeCollector, tmp_path: Path) -> None:
             assert relay.get("/readyz")[0] == 503
             assert relay.report() == (503, "unavailable")
             with make_collector(tmp_path, port).running():
-                assert relay.get("/readyz") == (200, "ok")
+                wait_until(lambda: relay.get("/readyz") == (200, "ok"))
                 assert relay.report() == (200, "")
             # The last export was accepted, and there was none since.
             assert relay.get("/readyz") == (200, "ok")
@@ -535,26 +687,19 @@ def test_ready(make_collector: MakeCollector, tmp_path: Path) -> None:
 
 
 def test_many_probes(tmp_path: Path) -> None:
-    """Concurrent probes share one export, and those over the limit are refused at once."""
-    setup = gated_setup(max_concurrent_calls=1) + override_constants(
-        "tbot_otel.relay.app", _MAX_CONCURRENT_PROBES=16
-    )
+    """However many ask, the Collector is probed once a second, and no report waits for it."""
+    setup = override_constants("tbot_otel.relay.app", PROBE_INTERVAL_SECONDS=3600)
     with (
-        GatedStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
-        concurrently(*[partial(relay.get, "/readyz")] * 20) as probes,
+        HTTPStandin(Response(503), Response(404)) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup) as relay,
     ):
-        wait_until(lambda: sum(probe.done() for probe in probes) == 4)
-        assert [probe.result() for probe in probes if probe.done()] == [
-            (503, "too many probes")
-        ] * 4
-        with concurrently(partial(report_until_admitted, relay)) as results:
-            wait_until(lambda: is_full(relay))
-            assert len(standin.requests) == 1
-            standin.gate.set()
-            assert results[0].result() == (200, "")
-        assert [probe.result() for probe in probes].count((200, "ok")) == 16
-        # The report did not wait for an export of each probe.
+        with concurrently(*[partial(relay.get, "/readyz")] * 50) as probes:
+            pass
+        problems = {probe.result() for probe in probes}
+        assert len(standin.requests) == 1
+        assert problems == {(503, "the Collector responded with 503")}
+        assert relay.report() == (503, "unavailable")
+        assert relay.get("/readyz") == (503, "the Collector responded with 404")
         assert len(standin.requests) == 2
 
 
@@ -579,20 +724,89 @@ def test_stop(tmp_path: Path, number: signal.Signals) -> None:
         assert sum(map(len, exported_session_ids(standin))) == 11
 
 
-def test_workers(tmp_path: Path) -> None:
-    """Workers share the calls, and a worker that is killed is replaced."""
+@pytest.mark.parametrize("warnings", ["error", "always"])
+def test_workers(tmp_path: Path, warnings: str) -> None:
+    """Workers share the calls, and a worker that is killed is replaced, without a warning."""
     with (
         HTTPStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, "--workers", "2") as relay,
+        running_relay(
+            tmp_path, standin.endpoint, "--workers", "2", PYTHONWARNINGS=warnings
+        ) as relay,
     ):
         before = relay.worker_pids()
         assert len(before) == 2
         os.kill(min(before), signal.SIGKILL)
         wait_until(lambda: len(relay.worker_pids() - before) == 1 and len(relay.worker_pids()) == 2)
-        wait_until(lambda: relay.output().count("Started worker") == 3)
+        wait_until(lambda: relay.started_worker_count() == 3)
         session_ids = [new_session_id() for _ in range(20)]
         assert {relay.report(session_id) for session_id in session_ids} == {(200, "")}
         assert sorted(chain(*exported_session_ids(standin))) == sorted(session_ids)
+    # Python 3.12 and later warn of a fork in a process that has threads.
+    assert "Warning" not in relay.output()
+
+
+SECRETS = ("0123456789abcdef-old", "0123456789abcdef-new")
+
+
+def write_certificate(folder: Path, authority: trustme.CA) -> str:
+    """Write a new certificate and its key, and return the certificate's serial number."""
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert")
+    issued.private_key_pem.write_to_path(folder / "key")
+    certificate = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    return f"{certificate.serial_number:X}"
+
+
+def report_over_tls(relay: Relay, secret: str, authority: trustme.CA) -> tuple[int, str]:
+    """Report a start, and return the HTTP status and the serial number of the certificate."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    connection = http.client.HTTPSConnection(
+        "localhost", relay.port, timeout=WAIT_SECONDS, context=context
+    )
+    body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
+    with contextlib.closing(connection):
+        connection.request("POST", f"/{secret}{PATH}", body, {"Content-Type": PROTO})
+        serial_number = connection.sock.getpeercert()["serialNumber"]
+        return connection.getresponse().status, serial_number.lstrip("0")
+
+
+def test_reload(tmp_path: Path) -> None:
+    """SIGHUP changes a valid secret and certificate without a lost call."""
+    secret_file, authority = tmp_path / "secret", trustme.CA()
+    old, new = SECRETS
+    serial_numbers = [write_certificate(tmp_path, authority)]
+    secret_file.write_text(f"{old}\n")
+    options = [f"--path-secret-file={secret_file}"]
+    options += [f"--tls-cert={tmp_path / 'cert'}", f"--tls-key={tmp_path / 'key'}"]
+    stop = threading.Event()
+    results: list[tuple[int, str]] = []
+
+    def call_until_stopped() -> None:
+        while not stop.is_set():
+            results.append(report_over_tls(relay, old, authority))
+
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, *options) as relay,
+    ):
+        secret_file.write_text("short\n")
+        relay.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "goes on with the old secrets" in relay.output())
+        secret_file.write_text(f"{old}\n{new}\n")
+        serial_numbers.append(write_certificate(tmp_path, authority))
+        before = relay.worker_pids()
+        with concurrently(*[call_until_stopped] * 4) as calls:
+            try:
+                relay.process.send_signal(signal.SIGHUP)
+                wait_until(lambda: not relay.worker_pids() & before)
+            finally:
+                stop.set()
+        for call in calls:
+            call.result()
+        assert {status for status, _ in results} == {200}
+        assert {serial_number for _, serial_number in results} == {*serial_numbers}
+        assert report_over_tls(relay, new, authority) == (200, serial_numbers[1])
 
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

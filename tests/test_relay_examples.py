@@ -342,14 +342,17 @@ def test_container_image() -> None:
     lines = dict(re.findall(r"^([A-Z]+) (.*)$", text, re.MULTILINE))
     *_, installed = shlex.split(lines["RUN"])
     name, extra, version = re.findall(r"[\w.-]+", installed)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = pyproject["project"]
+    included = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert (name, extra, version) == (project["name"], "relay", __version__)
     assert extra in project["optional-dependencies"]
     # In a checkout, the same extra is installed from copies of files that exist.
     assert f"pip install --no-cache-dir '/src[{extra}]'" in text
     copied = re.findall("^#   COPY (.+) /src/.*$", text, re.MULTILINE)
     paths = [path for line in copied for path in line.split()]
-    assert {project["readme"], *project["license-files"], "pyproject.toml", "src"} == {*paths}
+    needed = {project["readme"], *project["license-files"], "pyproject.toml", "src", *included}
+    assert {*paths} == needed
     assert all((ROOT / path).exists() for path in paths)
     assert re.fullmatch("[1-9][0-9]*:[1-9][0-9]*", lines["USER"])
     assert json.loads(lines["ENTRYPOINT"])[-1].endswith(":" + lines["EXPOSE"])
@@ -413,6 +416,14 @@ def test_unit_may_drain() -> None:
         r"^TimeoutStopSec=(\d+)$", read_example("tbot-otel-relay.service", {}), re.MULTILINE
     )
     assert int(seconds) > SHUTDOWN_TIMEOUT_SECONDS
+
+
+def test_ended_relay_is_restarted() -> None:
+    """A relay that has ended, because its worker died twice, is started again."""
+    assert "\nRestart=always\n" in read_example("tbot-otel-relay.service", {})
+    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+    assert pod.get("restartPolicy", "Always") == "Always"
+    assert "`docker run --restart=always`" in read_example("Containerfile", {})
 
 
 # These need programs or permissions that a machine may lack.

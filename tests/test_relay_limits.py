@@ -1,6 +1,7 @@
 """The limits of the relay: late, slow, silent and too many clients delay no other call."""
 
 import contextlib
+import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from support import agent
 from support.cases import FULL_ATTRIBUTES
-from support.messages import PROTO, encode_request, encode_start, field, new_session_id
+from support.messages import PROTO, encode_request, encode_start, new_session_id
 from support.processes import wait_until
 from support.relay import running_relay
 from support.relay_clients import (
@@ -18,12 +19,11 @@ from support.relay_clients import (
     GatedStandin,
     concurrently,
     gated_setup,
-    is_full,
     open_files,
 )
 from support.setup_code import override_constants
 from support.standins import HTTPStandin, Response, silent_port
-from tbot_otel.connect import MAX_REQUEST_BYTES, PATH, RESPONSE_TIMEOUT_SECONDS
+from tbot_otel.connect import PATH, RESPONSE_TIMEOUT_SECONDS
 from tbot_otel.relay import app, server
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTO}\r\n"
@@ -107,77 +107,74 @@ def test_max_concurrent_calls(tmp_path: Path) -> None:
         assert [relay.report() for _ in range(5)] == [(200, "")] * 5
 
 
-@pytest.mark.integration
-def test_abandoned_reports_count(tmp_path: Path) -> None:
-    """The reports of calls that timed out count toward the limit until they leave the queue."""
-    setup = gated_setup(max_concurrent_calls=4) + override_constants(
-        "tbot_otel.relay.app", _SWEEP_INTERVAL_SECONDS=60
-    )
-    with (
-        GatedStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
-    ):
-        with concurrently(relay.report) as first_results:
-            wait_until(lambda: standin.requests)
-            results = [relay.report(Connect_Timeout_Ms="300") for _ in range(8)]
-            assert results == [DEADLINE_EXCEEDED] * 4 + [TOO_MANY_CALLS] * 4
-            standin.gate.set()
-        assert first_results[0].result() == (200, "")
-        assert [relay.report() for _ in range(5)] == [(200, "")] * 5
-
-
-# A body without a length counts as the largest one.
-BODY_HEADERS = [
-    ("Content-Length: 4000", 4_000),
-    ("Transfer-Encoding: chunked", MAX_REQUEST_BYTES),
-]
+UNREAD_HEADERS = ["Content-Length: 100", "Transfer-Encoding: chunked"]
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("header", "body_bytes"), BODY_HEADERS)
-def test_max_unread_bytes(tmp_path: Path, header: str, body_bytes: int) -> None:
-    """Calls whose bodies do not arrive count toward the limit of unread bytes until they expire."""
-    setup = override_constants(
-        "tbot_otel.relay.app", MAX_UNREAD_BYTES=3 * body_bytes, BODY_TIMEOUT_SECONDS=3
-    )
-    head = f"{HEAD}{header}\r\nExpect: 100-continue\r\n\r\n".encode()
+@pytest.mark.parametrize("header", UNREAD_HEADERS)
+def test_bodies_that_never_come(tmp_path: Path, header: str) -> None:
+    """However many clients send no body, honest reports are acknowledged at once."""
+    setup = override_constants("tbot_otel.relay.app", MAX_UNREAD_CALLS=20, BODY_TIMEOUT_SECONDS=60)
+    head = f"{HEAD}{header}\r\n\r\n".encode()
     with (
         HTTPStandin(Response()) as standin,
         running_relay(tmp_path, standin.endpoint, setup=setup) as relay,
         contextlib.ExitStack() as stack,
     ):
-        for _ in range(3):
-            connection = stack.enter_context(relay.connect())
+        connections = [stack.enter_context(relay.connect()) for _ in range(600)]
+        for connection in connections:
             connection.sendall(head)
-            # The relay waits for the body.
-            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
-        assert relay.report() == TOO_MANY_CALLS
-        wait_until(lambda: relay.report() == (200, ""))
+        assert [relay.report() for _ in range(100)] == [(200, "")] * 100
+        # The oldest ones are refused, and their connections closed.
+        for connection in connections[:-20]:
+            assert read_until_closed(connection).startswith(b"HTTP/1.1 429 ")
+        connections[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connections[-1].recv(1)
 
 
 @pytest.mark.integration
-def test_read_bodies_are_not_unread(tmp_path: Path) -> None:
-    """A body that has arrived does not count toward the limit of unread bytes."""
-    setup = gated_setup(max_concurrent_calls=6) + override_constants(
-        "tbot_otel.relay.app", MAX_UNREAD_BYTES=12_000
-    )
-    large = encode_request(
-        encode_start(FULL_ATTRIBUTES), session_id=new_session_id(), more=field(100, "x" * 3_000)
-    )
+def test_pings_without_calls(tmp_path: Path) -> None:
+    """Connections that only send HTTP/2's PING are closed, also at the limit of connections."""
+    setup = override_constants("tbot_otel.relay.server", MAX_CONNECTIONS=20)
+    ping = b"\0\0\x08\x06\0\0\0\0\0" + bytes(8)
     with (
-        GatedStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup) as relay,
+        contextlib.ExitStack() as stack,
     ):
+        connections = [stack.enter_context(relay.connect()) for _ in range(30)]
+        for connection in connections:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + ping)
+        assert [relay.report() for _ in range(20)] == [(200, "")] * 20
+        for connection in connections:
+            assert not read_until_closed(connection).startswith(b"HTTP/1.1 2")
 
-        def post_until_admitted() -> tuple[int, str]:
-            while (result := relay.post(large)[:2]) == TOO_MANY_CALLS:
-                pass
-            return result
 
-        with concurrently(*[post_until_admitted] * 6) as results:
-            wait_until(lambda: is_full(relay))
-            standin.gate.set()
-        assert [result.result() for result in results] == [(200, "")] * 6
+def read_until_closed(connection: socket.socket) -> bytes:
+    """Return what a connection receives until the relay closes it."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(1000):
+            received += part
+    return received
+
+
+@pytest.mark.integration
+def test_slow_collector(tmp_path: Path) -> None:
+    """While exports take longer than a call may, further calls are refused at once."""
+    setup = override_constants("tbot_otel.relay.app", RESPONSE_TIMEOUT_SECONDS=1)
+    with (
+        HTTPStandin(Response(delay=1.5), Response(delay=30)) as standin,
+        running_relay(
+            tmp_path, standin.endpoint, setup=setup, OTEL_EXPORTER_OTLP_TIMEOUT="5"
+        ) as relay,
+    ):
+        assert relay.report() == (503, "unavailable")
+        with concurrently(relay.report) as results:
+            wait_until(lambda: len(standin.requests) == 2)
+            assert relay.report() == TOO_MANY_CALLS
+        assert results[0].result() == (503, "unavailable")
 
 
 @pytest.mark.integration

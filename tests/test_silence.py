@@ -217,7 +217,8 @@ SENDING_MODULES = [
     *("connect", "connect.tbot_pb", "otlp.batch", "otlp.encoding", "otlp.grpc", "otlp.http"),
     "run.server",
     "otlp.requests_session",
-    *("relay.app", "relay.batch", "relay.committer", "relay.metrics", "relay.server"),
+    *("relay.app", "relay.batch", "relay.committer", "relay.exporting", "relay.metrics"),
+    *("relay.log", "relay.problems", "relay.server"),
 ]
 # Modules of the report, whose libraries start threads. The report sends nothing.
 REPORT_MODULES = [
@@ -297,7 +298,7 @@ def test_run_without_forwarder(environ: dict[str, str], expected: Audit) -> None
 
 
 @pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
-@pytest.mark.parametrize("option", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize("option", [[], ["--markdown"], ["--json"]], ids=str)
 def test_events(option: list[str], environ: dict[str, str]) -> None:
     """`events` needs only the standard library, with consent or without."""
     assert audit_process(COMMAND.format(words=["events", *option]), environ) == Audit()

@@ -19,6 +19,14 @@ OTHER = "_OTHER"
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 """The version of the semantic conventions that the names from there follow."""
 
+VERSIONS = {
+    "0.1.0": "The first release. It collects what tbot itself reports of its starts.",
+}
+"""The releases that changed this registry, oldest first, each with the reason for its changes.
+
+``registry/`` has a snapshot of each.
+"""
+
 MAX_COUNT = 999
 """The largest count that leaves. It stands for itself and every larger one."""
 
@@ -45,6 +53,7 @@ class Attribute:
     Args:
         name: Its name in the record.
         brief: What it means.
+        question: The question that it answers.
         since: The version of this package that added it.
         type: ``string`` or ``int``. An int is a count, from 0 to `MAX_COUNT`.
         values: The known values, if they are a list. Any other value becomes ``_OTHER``.
@@ -69,6 +78,7 @@ class Attribute:
         "name",
         "optional",
         "pattern",
+        "question",
         "since",
         "tail",
         "type",
@@ -80,6 +90,7 @@ class Attribute:
         name: str,
         brief: str,
         *,
+        question: str,
         since: str,
         type: "Literal['string', 'int']" = "string",
         values: tuple[str, ...] = (),
@@ -93,6 +104,7 @@ class Attribute:
     ) -> None:
         self.name: str = name
         self.brief: str = brief
+        self.question: str = question
         self.since: str = since
         self.type: Literal["string", "int"] = type
         self.values: tuple[str, ...] = values
@@ -159,6 +171,7 @@ def _count(name: str, brief: str) -> Attribute:
     return Attribute(
         name,
         brief,
+        question="Which kinds of destinations are in use, and how many does one tbot have?",
         since="0.1.0",
         type="int",
         allowed=f"A whole number from 0 to {MAX_COUNT}, which stands for {MAX_COUNT} or more.",
@@ -175,6 +188,7 @@ START = Event(
         Attribute(
             "tbot.run_mode",
             "Whether tbot runs once, or until it is stopped.",
+            question="How many tbots run once, as in a CI job, and how many run all the time?",
             since="0.1.0",
             values=("one-shot", "daemon"),
             counterexamples=("in-process", "Daemon", "web-prod-01"),
@@ -182,6 +196,7 @@ START = Event(
         Attribute(
             "tbot.version",
             "The version of tbot.",
+            question="Which versions of tbot are in use, and so need support?",
             since="0.1.0",
             pattern=_VERSION,
             head="v?",
@@ -196,6 +211,7 @@ START = Event(
         Attribute(
             "tbot.join_type",
             "The join method that is configured; empty if there is none.",
+            question="Which join methods are in use, and so deserve work?",
             since="0.1.0",
             values=(
                 "",
@@ -223,6 +239,7 @@ START = Event(
         Attribute(
             "tbot.helper",
             "The program that runs tbot, if it names itself.",
+            question="Which integrations start tbot?",
             since="0.1.0",
             values=(
                 "gha:teleport-actions/application-proxy",
@@ -241,6 +258,7 @@ START = Event(
         Attribute(
             "tbot.helper_version",
             "The version of that program; only with a helper that is known or allowed.",
+            question="How fast do users of an integration upgrade it?",
             since="0.1.0",
             pattern=_HELPER_VERSION,
             head="v?",
@@ -269,6 +287,7 @@ RESOURCE = (
     Attribute(
         "service.name",
         "The service, which is always tbot.",
+        question="Which records in a shared Collector are about tbot?",
         since="0.1.0",
         values=("tbot",),
         counterexamples=("billing-api", "alice-laptop", "web01.example.com"),
@@ -276,6 +295,7 @@ RESOURCE = (
     Attribute(
         "session.id",
         "A random UUID (version 4), new at every start. It ties the records of one start together.",
+        question="Do two records come from one start?",
         since="0.1.0",
         pattern="[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
         allowed="32 random hexadecimal digits in five groups, created for this start alone.",
@@ -293,6 +313,7 @@ RESOURCE = (
     Attribute(
         "os.type",
         "The operating system; only for an event of this machine.",
+        question="Which operating systems does tbot run on?",
         since="0.1.0",
         values=("aix", "darwin", "freebsd", "linux", "netbsd", "openbsd", "solaris", "windows"),
         counterexamples=("linux-6.1.0-acme", "Ubuntu 24.04", "web01"),
@@ -301,6 +322,7 @@ RESOURCE = (
     Attribute(
         "host.arch",
         "The processor architecture; only for an event of this machine.",
+        question="Which processor architectures does tbot run on?",
         since="0.1.0",
         values=("amd64", "arm32", "arm64", "ia64", "ppc32", "ppc64", "s390x", "x86"),
         counterexamples=("Intel Xeon E5-2690", "armv7l-acme", "web01"),
@@ -309,6 +331,7 @@ RESOURCE = (
     Attribute(
         "telemetry.sdk.language",
         "The language of the OpenTelemetry SDK.",
+        question="Which language's SDK created this record, if its encoding has a fault?",
         since="0.1.0",
         values=("python",),
         counterexamples=("go", "Python 3.11", "web01"),
@@ -316,6 +339,7 @@ RESOURCE = (
     Attribute(
         "telemetry.sdk.name",
         "The name of the OpenTelemetry SDK.",
+        question="Which SDK created this record, if its encoding has a fault?",
         since="0.1.0",
         values=("opentelemetry",),
         counterexamples=("acme-sdk", "OpenTelemetry", "web01"),
@@ -323,6 +347,7 @@ RESOURCE = (
     Attribute(
         "telemetry.sdk.version",
         "The version of the OpenTelemetry SDK.",
+        question="Which versions of the SDK does tbot-otel have to support?",
         since="0.1.0",
         pattern=r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{1,2}(?:(?:a|b|rc|\.dev|\.post)[0-9]{0,2})?",
         allowed="Three numbers of at most two digits each. After them, only `a`, `b`, `rc`, `.dev` "

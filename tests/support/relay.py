@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,13 +52,17 @@ class Relay:
             # It may have exited already.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # Another child is multiprocessing's resource tracker.
-                if b"tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     pids.add(int(child))
         return pids
 
     def connect(self) -> socket.socket:
         """Open a connection."""
         return socket.create_connection((self.host, self.port), WAIT_SECONDS)
+
+    def started_worker_count(self) -> int:
+        """The number of workers that have started so far."""
+        return len(re.findall(r"Started worker-\d+ runtime-1$", self.output(), re.MULTILINE))
 
     def listens(self) -> bool:
         """Whether it accepts connections."""
@@ -133,20 +138,24 @@ def running_relay(
         folder: The folder for its output.
         endpoint: The endpoint that it exports to.
         options: Its options, except ``--listen``.
-        setup: Python code that it runs first.
+        setup: Python code that each of its processes runs first.
         host: The address that it listens on.
         environ: Its variables.
     """
     port = free_port()
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     log = folder / f"relay-{port}.log"
-    script = f"{setup}\n{MAIN_SCRIPT}"
+    # Its workers are new processes. Each Python runs the module of this name when it starts.
+    modules = folder / f"setup-{port}"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(setup)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", script, "relay", "--listen", listen, *options],
+            [sys.executable, "-c", MAIN_SCRIPT, "relay", "--listen", listen, *options],
             env={
                 **BASE_ENVIRON,
                 "PYTHONWARNINGS": "error",
+                "PYTHONPATH": str(modules),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
                 **environ,
             },
@@ -160,7 +169,7 @@ def running_relay(
     def has_started() -> bool:
         assert process.poll() is None, relay.output()
         # A worker listens some time after this line.
-        return relay.output().count("Started worker") >= workers and relay.listens()
+        return relay.started_worker_count() >= workers and relay.listens()
 
     try:
         wait_until(has_started, START_SECONDS)

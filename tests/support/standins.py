@@ -69,7 +69,7 @@ class HTTPStandin(StandinServer):
     ) -> None:
         self.requests: list[ReceivedRequest] = []
         self.connection_count = 0
-        remaining = list(responses)
+        self._remaining = list(responses)
         standin = self
         lock = threading.Lock()
 
@@ -84,10 +84,9 @@ class HTTPStandin(StandinServer):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with lock:
                     headers = {name.lower(): value for name, value in self.headers.items()}
-                    standin.requests.append(
-                        ReceivedRequest(self.path, headers, body, time.time_ns())
-                    )
-                    response = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+                    request = ReceivedRequest(self.path, headers, body, time.time_ns())
+                    standin.requests.append(request)
+                    response = standin.choose_response(request)
                 if on_request is not None:
                     on_request()
                 time.sleep(response.delay)
@@ -113,6 +112,10 @@ class HTTPStandin(StandinServer):
             )
             self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
             self.endpoint = f"https://localhost:{self._server.server_port}"
+
+    def choose_response(self, _: ReceivedRequest) -> Response:
+        """Return the response to a request."""
+        return self._remaining.pop(0) if len(self._remaining) > 1 else self._remaining[0]
 
 
 class GRPCStandin:

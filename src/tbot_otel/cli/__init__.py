@@ -11,15 +11,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {
-    "events": "print every event and attribute that can ever be collected",
-    "status": "print whether a start would be sent, where to, and likely mistakes",
-    "preview": "print what emit would send, and send nothing",
-    "emit": "send a start of tbot, and print the outcome",
-    "run": "start tbot, and send its own report to the Collector",
-    "relay": "receive the reports of many tbots, and send them to the Collector",
-    "report": "count the starts in the Collector's files, and print what they have in common",
+GROUPS = {
+    "see what would be sent": {
+        "events": "print every event and attribute that can ever be collected",
+        "preview": "print the record that emit would send, and send nothing",
+        "status": "print whether a start would be sent, where to, and likely mistakes",
+    },
+    "send starts": {
+        "run": "start tbot, and send its own report to the Collector",
+        "emit": "send a start of tbot, and print the outcome",
+        "relay": "receive the reports of many tbots, and send them to the Collector",
+    },
+    "see what was collected": {
+        "report": "count the starts in the Collector's files, and print what they have in common",
+    },
+    "other": {
+        "completion": "print the completion script of a shell",
+    },
 }
+COMMANDS = {name: brief for group in GROUPS.values() for name, brief in group.items()}
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
@@ -50,23 +60,24 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     from importlib import import_module
 
     from tbot_otel import __version__
-    from tbot_otel.cli._parser import Parser
+    from tbot_otel.cli._parser import Parser, suggest
     from tbot_otel.errors import TbotOtelError
 
     parser = Parser(
         prog="tbot-otel",
         usage="%(prog)s COMMAND [OPTION ...]",
-        description="Anonymous, opt-in telemetry for tbot, over OpenTelemetry.",
-        epilog="\n".join(
-            ["commands:", *(f"  {name:<9} {brief}" for name, brief in COMMANDS.items())]
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_describe_commands(),
+        epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
+    if not words:
+        parser.print_help()
+        return 0
     name = parser.parse(words[:1]).command
     if name not in COMMANDS:
-        parser.error(f"COMMAND: expected one of {', '.join(COMMANDS)}")
+        hint = suggest([name or ""], COMMANDS)
+        parser.error(f"COMMAND: expected one of {', '.join(COMMANDS)}{hint}")
     command = import_module(f"tbot_otel.cli.{name}")
     parser = Parser(prog=f"tbot-otel {name}", description=command.__doc__)
     command.configure(parser)
@@ -82,3 +93,22 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     return status
+
+
+_EPILOG = """\
+Consent: without TELEPORT_ANONYMOUS_TELEMETRY=1, nothing is sent. (relay relies
+on the consent of the tbots that report to it.)
+
+Start with `tbot-otel preview`. `tbot-otel COMMAND --help` explains a command.
+Documentation: https://github.com/tbot-otel/tbot-otel
+"""
+
+
+def _describe_commands() -> str:
+    lines = [
+        "tbot-otel sends the anonymous, opt-in telemetry of tbot, Teleport's Machine ID",
+        "agent, to your own OpenTelemetry Collector.",
+    ]
+    for title, commands in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<10}  {text}" for name, text in commands.items())]
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ from tbot_otel.policy import EXPECTED_HELPER, is_allowable_helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
 
 
@@ -14,7 +14,9 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and repeat no value."""
 
     def __init__(self, **options: "Any") -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
 
     def error(self, message: str) -> "NoReturn":
         # For --flag=VALUE, argparse repeats the value.
@@ -41,8 +43,19 @@ class Parser(argparse.ArgumentParser):
                 for word in unknown
                 if word.startswith("-")
             ]
-            self.error(f"unknown: {' '.join(names) or 'an argument'} (see {self.prog} --help)")
+            hint = suggest(names, self._option_string_actions)
+            names = names or ["an argument"]
+            self.error(f"unknown: {' '.join(names)}{hint} (see {self.prog} --help)")
         return options
+
+
+def suggest(words: "Iterable[str]", known: "Iterable[str]") -> str:
+    """Return a question with the known words that are close to mistyped ones, or nothing."""
+    from difflib import get_close_matches
+
+    known = list(known)
+    matches = [match for word in words for match in get_close_matches(word.lower(), known, n=1)]
+    return f"; did you mean {' '.join(matches)}?" if matches else ""
 
 
 def _parse_helper(name: str) -> str:

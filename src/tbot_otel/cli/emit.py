@@ -1,7 +1,17 @@
 """Send a start of tbot, and print the outcome to standard error.
 
-Exit status: 0 = delivered, sent without an observed response, or no consent; 1 = not delivered;
-2 = a usage error.
+Unless TELEPORT_ANONYMOUS_TELEMETRY opts in, this reads, runs and sends nothing.
+It needs no extra.
+
+Examples:
+  TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel emit --config tbot.yaml
+  TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel emit --oneshot --join-method github
+
+Exit status: 0 = delivered, sent without an observed response, or no consent;
+1 = not delivered; 2 = a usage error.
+
+What happens if the Collector does not respond:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/delivery.md
 """
 
 import argparse

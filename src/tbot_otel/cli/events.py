@@ -1,6 +1,18 @@
-"""Print every event and attribute that can ever be collected, as Markdown."""
+"""Print every event and attribute that can ever be collected.
+
+This needs no consent (TELEPORT_ANONYMOUS_TELEMETRY) and no extra.
+
+Examples:
+  tbot-otel events
+  tbot-otel events --diff 0.1.0
+
+The same as a page, with the expressions:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/events.md
+"""
 
 import argparse
+import re
+import textwrap
 
 from tbot_otel.registry import EVENTS, MAX_COUNT, OTHER, RESOURCE, Attribute, Event
 
@@ -12,46 +24,140 @@ if TYPE_CHECKING:
 _INTRODUCTION = f"""\
 # What can be collected
 
-This page lists everything that `tbot-otel` can ever send. `tbot-otel events` prints it.
+This page lists everything that `tbot-otel` can ever send. `tbot-otel events`
+prints it.
 
-A value leaves only if it is on a list of known values, or if it has a form that is too narrow for
-a name, an address or a telephone number. Any other text is replaced with `{OTHER}`.
+A value leaves only if it is on a list of known values, or if it has a form that
+is too narrow for a name, an address or a telephone number. Any other text is
+replaced with `{OTHER}`.
 
 Besides the attributes below, a record has:
 
-- the name of its event, the severity `INFO` (9), and the scope `tbot_otel` with the version of this
-  package;
-- a time that is true to a minute: the time of the start, less a random part of a minute. A start
-  that tbot itself reports has the time at which the report was received, treated the same way. An
-  exact time could be matched with other logs, and the drift of a clock identifies its machine.
+- the name of its event, the severity `INFO` (9), and the scope `tbot_otel` with
+  the version of this package;
+- a time that is true to a minute: the time of the start, less a random part of
+  a minute. A start that tbot itself reports has the time at which the report
+  was received, treated the same way. An exact time could be matched with other
+  logs, and the drift of a clock identifies its machine.
 
 It has no body, and no trace or span id.
 
-**What this cannot hide.** Nothing ties one start to the next. But anyone who sees the records can
-recognize an unusual configuration again, such as a rare join method with unusual counts. And a
-start that a program records has the time of its machine's clock, so a clock that is wrong by
-minutes shows.
+**What this cannot hide.** Nothing ties one start to the next. But anyone who
+sees the records can recognize an unusual configuration again, such as a rare
+join method with unusual counts. And a start that a program records has the time
+of its machine's clock, so a clock that is wrong by minutes shows.
+
+**Versions.** `tbot-otel events --diff VERSION` prints what this release
+collects that an earlier one did not, and why. The folder `registry/` of the
+repository has each version of this list in the format of OpenTelemetry Weaver.
 """
 _RESOURCE_INTRODUCTION = """\
-Describes the sender of every event. These values are made by tbot-otel itself. None is taken from
-the pipeline, from `OTEL_RESOURCE_ATTRIBUTES` or from a resource detector.
+Describes the sender of every event. These values are made by tbot-otel itself.
+None is taken from the pipeline, from `OTEL_RESOURCE_ATTRIBUTES` or from a
+resource detector.
 """
+_WIDTH = 80
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--json", action="store_true", help="print a JSON Schema of the records")
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--markdown", action="store_true", help="print Markdown")
+    formats.add_argument("--json", action="store_true", help="print a JSON Schema of the records")
+    formats.add_argument(
+        "--weaver",
+        metavar="FOLDER",
+        help="write FOLDER, a registry in the format of OpenTelemetry Weaver",
+    )
+    formats.add_argument(
+        "--diff",
+        metavar="VERSION",
+        type=_parse_version,
+        help="print what this release collects that VERSION did not, and the reverse",
+    )
+
+
+def _parse_version(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){2}", text):
+        raise argparse.ArgumentTypeError("expected a release such as 0.1.0")
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the registry."""
-    if options.json:
+    if options.weaver is not None:
+        from tbot_otel.cli import _weaver
+
+        _weaver.write(options.weaver)
+    elif options.diff is not None:
+        _print_changes(options.diff)
+    elif options.json:
         import json
 
         print(json.dumps(schema(), indent=2))
     else:
-        print(markdown(), end="")
+        print(markdown() if options.markdown else plain(), end="")
     return 0
+
+
+def _print_changes(version: str) -> None:
+    from tbot_otel import __version__
+    from tbot_otel.cli import _weaver
+
+    lines = _weaver.changes_since(version)
+    if not lines:
+        print(f"tbot-otel {__version__} can collect the same as {version}.")
+        return
+    print(f"Changes from tbot-otel {version} to {__version__}:")
+    for line in lines:
+        print(*_wrap(line, "- ", "  "), sep="\n")
+
+
+def plain() -> str:
+    """Return the registry as text for a terminal, without the expressions."""
+    title, _, introduction = _INTRODUCTION.removeprefix("# ").partition("\n\n")
+    lines = [title, "=" * len(title), "", introduction.replace("**", "")]
+    for event in EVENTS.values():
+        lines += [*_title(f"Event {event.name}"), f"{event.brief} Since {event.since}.", ""]
+        for attribute in event.attributes:
+            lines += _entry(attribute)
+    lines += [*_title("Resource"), _RESOURCE_INTRODUCTION]
+    for attribute in RESOURCE:
+        lines += _entry(attribute)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _title(text: str) -> list[str]:
+    return [text, "-" * len(text), ""]
+
+
+def _entry(attribute: Attribute) -> "Iterable[str]":
+    yield attribute.name
+    optional = " A record can lack it." if attribute.optional else ""
+    kind = f"Type {attribute.type}, since {attribute.since}."
+    yield from _wrap(f"{attribute.brief}{optional} {kind}", "  ", "  ")
+    examples = "" if attribute.values else ", ".join(map(str, attribute.examples))
+    for label, text in (
+        ("Question", attribute.question),
+        ("Leaves", ", ".join(value or "empty" for value in attribute.values)),
+        ("Also" if attribute.values else "Form", attribute.allowed),
+        ("Leaves", examples),
+        ("Does not", ", ".join(map(str, attribute.counterexamples))),
+    ):
+        if text:
+            yield from _wrap(text, f"  {label:<10}", " " * 12)
+    yield ""
+
+
+def _wrap(text: str, first: str, others: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def markdown() -> str:
@@ -72,6 +178,8 @@ def _section(attribute: Attribute, *, is_given: bool) -> "Iterable[str]":
     yield ""
     optional = " A record can lack it." if attribute.optional else ""
     yield f"{attribute.brief}{optional} Type {attribute.type}, since {attribute.since}."
+    yield ""
+    yield f"The question that it answers: {attribute.question}"
     yield ""
     if attribute.values:
         yield f"Only these values leave: {', '.join(map(_quote, attribute.values))}."

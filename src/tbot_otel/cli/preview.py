@@ -1,7 +1,16 @@
-"""Print what emit would send, as OTLP/JSON, and send nothing. This needs no consent.
+"""Print the record that emit would send, and send nothing.
 
-Standard error lists what policy changed or left out. The session id and the times are new at each
-run, as they are in emit.
+The record is shown as a Collector's debug exporter shows it. This needs no
+consent (TELEPORT_ANONYMOUS_TELEMETRY) and no extra. Standard error lists what
+policy changed or left out. The session id and the times are new at each run,
+as they are in emit.
+
+Examples:
+  tbot-otel preview --config tbot.yaml
+  tbot-otel preview --oneshot --tbot-version 18.3.0 --json
+
+Everything that can be in a record:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/events.md
 """
 
 import argparse
@@ -11,24 +20,34 @@ from tbot_otel.errors import TbotOtelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from opentelemetry.sdk._logs import ReadableLogRecord
+
     from tbot_otel.cli._parser import Parser
 
 
 def configure(parser: "Parser") -> None:
     """Add the options."""
     _source.configure(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE")
+    parser.add_argument("--json", action="store_true", help="print the export as OTLP/JSON")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a start."""
-    from tbot_otel.otlp.encoding import to_json
     from tbot_otel.record import start_record, to_readable
     from tbot_otel.session import Session
 
     event, lines = _source.read(options)
     _source.print_lines(lines)
-    text = to_json([to_readable(start_record(event, Session()))])
+    record = to_readable(start_record(event, Session()))
+    if options.json:
+        from tbot_otel.otlp.encoding import to_json
+
+        text = to_json([record])
+    else:
+        text = "\n".join(_describe(record))
     if options.output is None:
         print(text)
         return 0
@@ -38,3 +57,35 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise TbotOtelError(f"{options.output}: {error.strerror}") from None
     return 0
+
+
+def _describe(readable: "ReadableLogRecord") -> "Iterator[str]":
+    """Describe a record as the debug exporter of the official Collector does."""
+    record, scope = readable.log_record, readable.instrumentation_scope
+    yield from _describe_attributes("Resource attributes", readable.resource.attributes)
+    if scope is not None:
+        yield f"InstrumentationScope {scope.name} {scope.version}"
+    yield f"Timestamp: {_utc(record.timestamp or 0)}"
+    yield f"SeverityText: {record.severity_text}"
+    yield f"EventName: {record.event_name}"
+    yield f"Body: {_typed(record.body)}"
+    yield from _describe_attributes("Attributes", record.attributes or {})
+
+
+def _describe_attributes(title: str, attributes: "Mapping[str, object]") -> "Iterator[str]":
+    yield f"{title}:"
+    for name, value in attributes.items():
+        yield f"     -> {name}: {_typed(value)}"
+
+
+def _typed(value: object) -> str:
+    if value is None:
+        return "Empty()"
+    return f"{'Int' if isinstance(value, int) else 'Str'}({value})"
+
+
+def _utc(nanoseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:09} +0000 UTC"

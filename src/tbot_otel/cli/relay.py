@@ -1,7 +1,16 @@
-"""Receive the reports of any number of tbots, and export their starts to one Collector.
+"""Receive the reports of many tbots, and export their starts to one Collector.
 
-TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS tells a tbot where to report. A tbot reports only if its own
-user opted in, so the relay asks for no consent of its own.
+TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS tells a tbot where to report. A tbot does
+so only if its own user opted in with TELEPORT_ANONYMOUS_TELEMETRY, so the relay
+asks for no consent of its own. It needs an extra:
+pip install 'tbot-otel[relay]'.
+
+Examples:
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 tbot-otel relay
+  tbot-otel relay --listen 0.0.0.0:8126 --workers 2
+
+How to operate it:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/relay.md
 """
 
 import argparse
@@ -41,7 +50,7 @@ def configure(parser: "Parser") -> None:
     parser.add_argument(
         "--path-secret-file",
         metavar="FILE",
-        help="a file with the secret that a call's path starts with",
+        help="a file with the secret that a call's path starts with; each line has one",
     )
     for option, brief in (("--tls-cert", "the certificate chain"), ("--tls-key", "its key")):
         parser.add_argument(option, metavar="FILE", help=f"{brief} for TLS, in PEM")
@@ -74,16 +83,16 @@ def run(options: argparse.Namespace) -> int:
 
     from tbot_otel.relay import server
 
-    prefix = _read_prefix(options.path_secret_file)
-    _check_tls(options.tls_cert, options.tls_key)
+    def read_prefixes() -> list[str]:
+        _check_tls(options.tls_cert, options.tls_key)
+        return _read_prefixes(options.path_secret_file)
+
     host, port = options.listen
-    address = _resolve_address(host, port)
-    server.check()
     server.serve(
-        address,
+        _resolve_address(host, port),
         port,
         workers=options.workers,
-        prefix=prefix,
+        read_prefixes=read_prefixes,
         allowed_helpers=options.allowed_helpers,
         certificate=Path(options.tls_cert) if options.tls_cert else None,
         key=Path(options.tls_key) if options.tls_key else None,
@@ -126,12 +135,14 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
 
 
 def _resolve_address(host: str, port: int) -> str:
-    """Return the IP address of a host, because the server needs one, and try to listen there."""
+    """Return the IP address of a host, because the server needs one, and try to bind it."""
     import socket
 
     try:
         family, *_, (address, *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        socket.create_server((address, port), family=family).close()
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((address, port))
     except OSError as error:
         # The error's text can repeat the address. A failed lookup has a negative number.
         is_system_error = error.errno is not None and error.errno > 0
@@ -140,15 +151,18 @@ def _resolve_address(host: str, port: int) -> str:
     return str(address)
 
 
-def _read_prefix(path: str | None) -> str:
+def _read_prefixes(path: str | None) -> list[str]:
     if path is None:
-        return ""
+        return [""]
     try:
         with open(path, encoding="ascii") as file:
-            secret = file.read().strip()
+            secrets = file.read().split("\n")
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or "expected ASCII"
         raise _OptionError(f"--path-secret-file: {problem}") from None
-    if not re.fullmatch("[A-Za-z0-9_-]{16,256}", secret):
-        raise _OptionError("--path-secret-file: expected 16 to 256 of A-Z, a-z, 0-9, _ and -")
-    return f"/{secret}"
+    secrets = [secret.strip() for secret in secrets if secret.strip()]
+    if not secrets or not all(re.fullmatch("[A-Za-z0-9_-]{16,256}", secret) for secret in secrets):
+        raise _OptionError(
+            "--path-secret-file: expected lines of 16 to 256 of A-Z, a-z, 0-9, _ and -"
+        )
+    return [f"/{secret}" for secret in secrets]

@@ -1,10 +1,21 @@
-"""Count the starts in the files of an OpenTelemetry Collector, and print what they have in common.
+"""Count the starts in the files of a Collector, and print what they have in
+common: use cases, versions, join methods, and more.
 
-The files are those of the Collector's file exporter, or of --record: OTLP/JSON, a line for each
-export, plain or compressed. A start counts once, also if it was sent twice. Nothing is sent.
+The files are those of the Collector's file exporter, or of --record: OTLP/JSON
+with one export per line, plain or compressed. A start counts once, also if it
+was sent twice. This sends nothing and needs no consent
+(TELEPORT_ANONYMOUS_TELEMETRY). It needs the extra: pip install
+'tbot-otel[report]'.
 
-Exit status: 0 = the report was written; 1 = it could not be written; 2 = a usage error, or a file
-that cannot be read.
+Examples:
+  tbot-otel report /var/lib/otelcol/starts
+  tbot-otel report starts.jsonl --since 2026-01-01 --format html -o report.html
+
+Exit status: 0 = the report was written; 1 = it could not be written; 2 = a
+usage error, or a file that cannot be read.
+
+All options and the JSON format:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/report.md
 """
 
 import argparse

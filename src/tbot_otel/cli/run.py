@@ -13,19 +13,31 @@ _EXPECTED = {"--log": "a file", "--record": "a file", "--allow-helper": "a name"
 HELP = """\
 usage: tbot-otel run [OPTION ...] [--] COMMAND [ARGUMENT ...]
 
-Replace this process with COMMAND. If that is tbot 12.1.0 or later, its report of the start goes to
-the Collector that the standard OTEL_EXPORTER_OTLP_* variables name, not to Teleport's own service.
-Without consent, COMMAND is started and nothing else happens.
+Replace this process with COMMAND. If that is tbot 12.1.0 or later, its report
+of the start goes to the Collector that the standard OTEL_EXPORTER_OTLP_*
+variables name, not to Teleport's own service. Unless
+TELEPORT_ANONYMOUS_TELEMETRY opts in, COMMAND is started and nothing else
+happens. To send, this needs an extra: pip install 'tbot-otel[run]'.
+
+Examples:
+  TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel run -- tbot start -c tbot.yaml
+  TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel run --log - tbot start -c tbot.yaml
 
 options:
   -h, --help           show this help message and exit
-  --log FILE           append the outcome of the report to FILE, or with - to standard error;
-                       OTEL_LOG_LEVEL sets the level (info, warn)
+  --log FILE           append the outcome of the report to FILE, or with - to
+                       standard error; OTEL_LOG_LEVEL sets the level (info or
+                       warn)
   --record FILE        append what is sent to FILE, as OTLP/JSON
-  --dry-run            respond to tbot, but send nothing; --record has what would be sent
-  --allow-helper NAME  let the name of this helper leave, although it is not a known one; repeatable
+  --dry-run            respond to tbot, but send nothing; --record has what
+                       would be sent
+  --allow-helper NAME  let the name of this helper leave, although it is not a
+                       known one; repeatable
 
 Exit status: that of COMMAND; 126 = it cannot be run; 127 = it was not found.
+
+What happens to the report, and how long it takes:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/run.md
 """
 
 

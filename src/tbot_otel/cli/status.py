@@ -1,8 +1,18 @@
 """Print whether a start would be sent, why, where to, and likely mistakes.
 
-It also says what `run` and `relay` would do. With --check, the Collector is sent an export without
-records, if a start would be sent. Exit status: 0 = it would be sent; 1 = the check failed; 3 = it
-would not be sent.
+A start would be sent only if TELEPORT_ANONYMOUS_TELEMETRY opts in. This command
+also says what `run` and `relay` would do. It needs no extra. With --check, the
+Collector is sent an export without records, if a start would be sent.
+
+Examples:
+  tbot-otel status
+  TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel status --check
+
+Exit status: 0 = it would be sent; 1 = the check failed; 3 = it would not be
+sent.
+
+What each line means:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/status.md
 """
 
 import argparse

@@ -6,7 +6,7 @@ tbot reports its start in one unary call of the Connect protocol
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from connectrpc.code import Code
@@ -14,12 +14,7 @@ from connectrpc.codec import Codec, proto_binary_codec, proto_json_codec
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.request import RequestContext
-from connectrpc.server import (
-    ConnectASGIApplication,
-    ConnectWSGIApplication,
-    Endpoint,
-    EndpointSync,
-)
+from connectrpc.server import ConnectWSGIApplication, EndpointSync
 
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
 from tbot_otel.policy import Reason, Refused, decide
@@ -176,59 +171,23 @@ class _WSGIApplication(ConnectWSGIApplication):
 
 
 def wsgi_application(
-    handle_report: Callable[[Request, Context], None], prefix: str = ""
+    handle_report: Callable[[Request, Context], None], prefixes: Iterable[str] = ("",)
 ) -> ConnectWSGIApplication:
     """Return the WSGI application that responds to tbot.
 
     Args:
         handle_report: Called with each request. It returns once the report is delivered, or
             raises the `ConnectError` to respond with.
-        prefix: The path before `PATH`: ``/`` and a secret, or empty.
+        prefixes: The paths that can precede `PATH`: ``/`` and a secret, or empty.
     """
 
     def submit(request: Request, context: Context) -> SubmitTbotEventResponse:
         handle_report(request, context)
         return _RESPONSE
 
+    endpoint = EndpointSync.unary(method=METHOD, function=submit)
     return _WSGIApplication(
-        endpoints={f"{prefix}{PATH}": EndpointSync.unary(method=METHOD, function=submit)},
-        read_max_bytes=MAX_REQUEST_BYTES,
-        codecs=_CODECS,
-    )
-
-
-class _ASGIApplication(ConnectASGIApplication[None]):
-    path = f"/{METHOD.service_name}"
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        # As over WSGI. The runtime would also fail on headers that are not UTF-8, which HTTP
-        # allows.
-        headers = [
-            (name, value if value.isascii() else value.decode("latin-1").encode())
-            for name, value in scope["headers"]
-            if not (name == b"content-type" and b"grpc" in value)
-        ]
-        scope = {**scope, "headers": headers}
-        await super().__call__(scope, receive, send)
-
-
-def asgi_application(
-    handle_report: Callable[[Request, Context], Awaitable[None]], prefix: str = ""
-) -> ConnectASGIApplication[None]:
-    """Return the ASGI application that responds to tbot.
-
-    Args:
-        handle_report: As in `wsgi_application`.
-        prefix: As in `wsgi_application`.
-    """
-
-    async def submit(request: Request, context: Context) -> SubmitTbotEventResponse:
-        await handle_report(request, context)
-        return _RESPONSE
-
-    return _ASGIApplication(
-        service=None,
-        endpoints=lambda _: {f"{prefix}{PATH}": Endpoint.unary(method=METHOD, function=submit)},
+        endpoints={f"{prefix}{PATH}": endpoint for prefix in prefixes},
         read_max_bytes=MAX_REQUEST_BYTES,
         codecs=_CODECS,
     )

@@ -10,7 +10,7 @@ from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import TLS_FILES
 from tbot_otel.otlp.batch import EncodedBatch
 from tbot_otel.otlp.environment import has_credential_provider, standard_variable
-from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT
+from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT, Rejection
 from tbot_otel.otlp.settings import check_grpc_endpoint
 from tbot_otel.otlp.tls import read_file
 
@@ -91,8 +91,12 @@ class _ObservedCall:
         try:
             response = self._call(**arguments)
         except RpcError as error:
-            can_retry = error.code() in _RETRYABLE_CODES
-            self._observer.fail(_describe(error), can_retry=can_retry)
+            code = error.code()
+            self._observer.fail(
+                _describe(error),
+                can_retry=code in _RETRYABLE_CODES,
+                rejection=Rejection.ALL if code is StatusCode.INVALID_ARGUMENT else None,
+            )
             raise
         self._observer.observe_grpc(response)
         return response

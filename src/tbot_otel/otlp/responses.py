@@ -1,6 +1,7 @@
 """The Collector's responses, which the official exporters do not report."""
 
 import threading
+from enum import Enum
 
 from tbot_otel.session import Outcome, Status
 
@@ -16,6 +17,15 @@ NOT_OTLP = "the response is not from an OTLP receiver"
 # https://opentelemetry.io/docs/specs/otlp/#failures-1
 _RETRYABLE_STATUSES = (429, 502, 503, 504)
 TIMED_OUT = "the Collector did not respond in time"
+
+
+class Rejection(Enum):
+    """Which records of an export the Collector rejected because of their content."""
+
+    ALL = "all"
+    """It refused the export, and accepted none of the records."""
+    SOME = "some"
+    """It accepted the others (partial success). OTLP forbids sending any of them again."""
 
 
 class ConsentWithdrawnError(Exception):
@@ -44,9 +54,15 @@ class ResponseObserver:
         """The outcome of the last attempt; None if it was not observed."""
         return getattr(self._thread, "outcome", None)
 
+    @property
+    def rejection(self) -> "Rejection | None":
+        """Which records of the last export the Collector rejected because of their content."""
+        return getattr(self._thread, "rejection", None)
+
     def reset(self) -> None:
         """Forget the last export."""
         self._thread.outcome = None
+        self._thread.rejection = None
 
     def check_consent(self) -> None:
         """Ask for consent. Call this before each attempt.
@@ -61,9 +77,18 @@ class ResponseObserver:
             self._thread.outcome = Outcome(Status.REFUSED, consent.reason)
             raise ConsentWithdrawnError(consent.reason)
 
-    def fail(self, reason: str, *, can_retry: bool = False) -> None:
-        """Record that an attempt failed, and whether a later one could succeed."""
+    def fail(
+        self, reason: str, *, can_retry: bool = False, rejection: "Rejection | None" = None
+    ) -> None:
+        """Record that an attempt failed.
+
+        Args:
+            reason: Why.
+            can_retry: Whether a later attempt could succeed.
+            rejection: Which records the Collector rejected because of their content.
+        """
         self._thread.outcome = Outcome(Status.FAILED, reason, can_retry=can_retry)
+        self._thread.rejection = rejection
 
     def observe_http(self, status: int, content_type: str, body: bytes | None) -> None:
         """Observe a response over HTTP.
@@ -74,44 +99,47 @@ class ResponseObserver:
             body: The body of a successful response; None if it is too large.
         """
         if 200 <= status < 300:
-            self._settle(_find_http_problem(content_type, body))
+            self._settle(_count_rejected(content_type, body))
         else:
-            reason = f"the Collector responded with {status}"
-            self.fail(reason, can_retry=status in _RETRYABLE_STATUSES)
+            self.fail(
+                f"the Collector responded with {status}",
+                can_retry=status in _RETRYABLE_STATUSES,
+                rejection=Rejection.ALL if status == 400 else None,
+            )
 
     def observe_grpc(self, response: "ExportLogsServiceResponse") -> None:
         """Observe a successful response over gRPC."""
-        self._settle(_describe_rejected(response.partial_success.rejected_log_records))
+        self._settle(response.partial_success.rejected_log_records)
 
-    def _settle(self, problem: str | None) -> None:
-        if problem is None:
-            self._thread.outcome = Outcome(Status.DELIVERED, "the Collector accepted it")
+    def _settle(self, rejected: int | None) -> None:
+        if rejected is None:
+            self.fail(NOT_OTLP)
+        elif rejected:
+            self.fail(
+                f"the Collector rejected {rejected} of the records sent", rejection=Rejection.SOME
+            )
         else:
-            self.fail(problem)
+            self._thread.outcome = Outcome(Status.DELIVERED, "the Collector accepted it")
+            self._thread.rejection = None
 
 
-def _find_http_problem(content_type: str, body: bytes | None) -> str | None:
+def _count_rejected(content_type: str, body: bytes | None) -> int | None:
+    """Return how many records the Collector rejected; None if the response is not OTLP."""
     # The exporter has imported these already.
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
     if body == b"":
-        return None
+        return 0
     if body is None or content_type.startswith("text/"):
-        return NOT_OTLP
+        return None
     try:
         if content_type.startswith("application/json"):
             import json
 
             partial = json.loads(body).get("partialSuccess") or {}
-            rejected = int(partial.get("rejectedLogRecords") or 0)
-        else:
-            message = ExportLogsServiceResponse.FromString(body)
-            rejected = message.partial_success.rejected_log_records
+            return int(partial.get("rejectedLogRecords") or 0)
+        message = ExportLogsServiceResponse.FromString(body)
     except (AttributeError, RecursionError, TypeError, ValueError, DecodeError):
-        return NOT_OTLP
-    return _describe_rejected(rejected)
-
-
-def _describe_rejected(count: int) -> str | None:
-    return f"the Collector rejected {count} of the records sent" if count else None
+        return None
+    return int(message.partial_success.rejected_log_records)

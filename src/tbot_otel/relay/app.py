@@ -1,210 +1,256 @@
-"""The ASGI application of a relay's worker process."""
+"""The application of a relay's worker process, between the HTTP server and the Connect runtime."""
 
 import asyncio
 import gc
+import io
 import json
-import logging
 import time
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    MutableMapping,
-    Sequence,
-)
-from typing import Any, cast
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
 
-from connectrpc.code import Code
+from granian.rsgi import (  # type: ignore[attr-defined]  # it exports them without a list
+    HTTPProtocol,
+    ProtocolClosed,
+    ProtocolError,
+    Scope,
+)
 
 from tbot_otel.connect import (
     MAX_REQUEST_BYTES,
+    PATH,
     RESPONSE_TIMEOUT_SECONDS,
     Context,
     Report,
     Request,
-    asgi_application,
     parse_report,
+    wsgi_application,
 )
-from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.otlp.arguments import Arguments
-from tbot_otel.otlp.responses import TIMED_OUT, ResponseObserver
-from tbot_otel.otlp.send import build_exporter, export_and_observe
-from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.relay.committer import Committer
+from tbot_otel.relay.exporting import ReportExporter
 from tbot_otel.relay.metrics import Metrics
-from tbot_otel.session import Status
+from tbot_otel.relay.problems import (
+    BODY_TIMEOUT,
+    CALL_TIMEOUT,
+    COLLECTOR_TIMEOUT,
+    COLLECTOR_TOO_SLOW,
+    HTTP_STATUSES,
+    TOO_LARGE,
+    TOO_MANY_CALLS,
+    TOO_MANY_UNREAD,
+    Problem,
+)
 
-_logger = logging.getLogger("tbot_otel.relay")
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+    from tbot_otel.relay.committer import Result
+    from tbot_otel.relay.log import ChangeLog
 
-MAX_CONCURRENT_CALLS = 4096
-"""The most calls in flight in a worker. One more is refused at once."""
-MAX_UNREAD_BYTES = 32 * 2**20
-"""The most bytes that calls in flight may still send."""
+MAX_CONCURRENT_CALLS = 3072
+"""The most calls in a worker that wait for their export. One more is refused at once.
+
+That is three quarters of its connections. The rest is for health checks and new calls.
+"""
+MAX_UNREAD_CALLS = 3072
+"""The most calls in a worker whose body has not arrived. One more ends the oldest of them."""
 BODY_TIMEOUT_SECONDS = 5.0
 """The longest time until a call's body has arrived."""
 
+PROBE_INTERVAL_SECONDS = 1.0
+"""The shortest time between two probes of the Collector."""
+
 _SWEEP_INTERVAL_SECONDS = 0.5
-_MAX_CONCURRENT_PROBES = 64
-_TOO_MANY_CALLS = {
-    "code": Code.RESOURCE_EXHAUSTED.value,
-    "message": "too many calls are in flight",
+# Only these reach the runtime. Others can identify the caller.
+_HEADERS = {
+    "content-type": "CONTENT_TYPE",
+    "content-encoding": "HTTP_CONTENT_ENCODING",
+    "accept-encoding": "HTTP_ACCEPT_ENCODING",
+    "connect-protocol-version": "HTTP_CONNECT_PROTOCOL_VERSION",
+    "connect-timeout-ms": "HTTP_CONNECT_TIMEOUT_MS",
 }
 
 
-class _Call:
-    """A call in flight, and how its response is sent.
-
-    `send` waits for the export, not the handler: while a handler waits, the runtime watches for a
-    disconnect, which costs a fifth of the call and makes no difference to the report.
-
-    Attributes:
-        unread_bytes: How many bytes it may still send.
-        deadline: When it is abandoned, on the monotonic clock in seconds.
-        result: The future of why its report was not delivered; None until the report has arrived.
-    """
-
-    __slots__ = ("_problem", "_send", "deadline", "result", "unread_bytes")
-
-    def __init__(self, send: Send, unread_bytes: int) -> None:
-        self._send = send
-        self._problem: str | None = None
-        self.unread_bytes: int = unread_bytes
-        self.deadline: float = time.monotonic() + BODY_TIMEOUT_SECONDS
-        self.result: asyncio.Future[str | None] | None = None
-
-    async def send(self, message: Message) -> None:
-        if message.get("status") == 200 and self.result is not None:
-            self._problem = await self.result
-            if self._problem is not None:
-                error = {"code": Code.UNAVAILABLE.value, "message": self._problem}
-                await _send_json(self._send, 503, error)
-        if self._problem is None:
-            await self._send(message)
+# The status, the headers and the body.
+_Response = tuple[int, list[tuple[str, str]], bytes]
 
 
 class RelayApp:
     """Responds to tbots, and to health checks.
 
     Args:
-        prefix: The path before that of a call: ``/`` and a secret, or empty.
+        change_log: Logs whether the Collector accepts exports.
+        prefixes: The paths that can precede that of a call: ``/`` and a secret, or empty.
         allowed_helpers: See `policy.decide`.
     """
 
-    def __init__(self, prefix: str = "", allowed_helpers: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        change_log: "ChangeLog",
+        prefixes: Sequence[str] = ("",),
+        allowed_helpers: Collection[str] = (),
+    ) -> None:
         self._allowed_helpers = allowed_helpers
-        self._observer = ResponseObserver()
+        self._metrics = Metrics(lambda: self._committer.waiting_count)
         # Fail at startup on invalid configuration.
-        self._exporter = build_exporter(Arguments(), self._observer)
-        if not self._observer.is_attached:
-            raise ExporterConfigurationError(
-                "the relay cannot observe the Collector's responses: "
-                "a credential provider's session, or this exporter's version, hides them"
-            )
-        install_batch_encoder()
-        self._committer = Committer(self._export)
-        self._connect = asgi_application(self._handle_report, prefix)
-        self._metrics = Metrics()
-        self._calls: dict[asyncio.Task[Any] | None, _Call] = {}
-        self._unread_bytes = 0
-        self._probe_count = 0
-        self._last_problem: str | None = "there was no export yet"
+        self._exporter = ReportExporter(self._metrics, change_log)
+        self._committer = Committer(self._exporter.export)
+        self._connect = wsgi_application(self._handle_report, prefixes)
+        self._paths = {f"{prefix}{PATH}" for prefix in prefixes}
+        self._received: tuple[Report, float | None] | None = None
+        self._deadlines: dict[Result, tuple[float, Problem]] = {}
+        self._unread: dict[asyncio.Task[Any], float] = {}
+        self._ended: dict[asyncio.Task[Any], Problem] = {}
+        self._probe_thread = ThreadPoolExecutor(1, thread_name_prefix="tbot_otel_probe")
+        self._probe: asyncio.Future[None] | None = None
+        self._probed_at = float("-inf")
+        self._sweeping: asyncio.Task[None] | None = None
 
-    def _export(self, reports: Sequence[Report]) -> str | None:
-        started_at = time.monotonic()
-        outcome = export_and_observe(self._exporter, self._observer, ReportBatch(reports))
-        problem = None if outcome.status is Status.DELIVERED else outcome.reason
-        if problem != self._last_problem:
-            # On a change only: there can be hundreds of exports a second.
-            if problem is None:
-                _logger.info("the Collector accepts exports")
-            else:
-                _logger.warning("the Collector does not accept exports: %s", problem)
-        self._last_problem = problem
-        if reports:
-            seconds = time.monotonic() - started_at
-            self._metrics.record_export(len(reports), seconds, delivered=problem is None)
-        return problem
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Respond to a request (ASGI)."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["path"] == "/healthz":
-            await _send_json(send, 200, {"status": "ok"})
-        elif scope["path"] == "/readyz":
-            problem = await self._find_problem()
-            status = {"status": "ok"} if problem is None else {"status": problem}
-            await _send_json(send, 200 if problem is None else 503, status)
-        else:
-            await self._handle_call(scope, receive, self._record_response(send))
-
-    async def _find_problem(self) -> str | None:
-        if self._last_problem is None:
-            return None
-        if self._probe_count >= _MAX_CONCURRENT_PROBES:
-            return "too many probes"
-        self._probe_count += 1
-        try:
-            return await self._committer.probe()
-        finally:
-            self._probe_count -= 1
-
-    async def _handle_call(self, scope: Message, receive: Receive, send: Send) -> None:
-        self._metrics.record_call()
-        max_bytes = _max_body_bytes(scope["headers"])
-        # An abandoned call ends before its report leaves the queue.
-        call_count = max(len(self._calls), self._committer.waiting_count)
-        if call_count >= MAX_CONCURRENT_CALLS or self._unread_bytes + max_bytes > MAX_UNREAD_BYTES:
-            await _send_json(send, 429, _TOO_MANY_CALLS)
-            return
-        task = asyncio.current_task()
-        self._calls[task] = call = _Call(send, max_bytes)
-        self._unread_bytes += max_bytes
-        try:
-            await self._connect(scope, receive, call.send)
-        except asyncio.CancelledError:
-            # `_expire_calls` cancelled it. It has its response, and the server would print a
-            # traceback.
-            if call.deadline > time.monotonic():
-                raise
-        finally:
-            del self._calls[task]
-            self._unread_bytes -= call.unread_bytes
-
-    def _record_response(self, send: Send) -> Send:
-        async def send_and_record(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._metrics.record_response(message["status"])
-            await send(message)
-
-        return send_and_record
-
-    async def _handle_report(self, request: Request, _: Context) -> None:
-        report = parse_report(request, time.time_ns(), self._allowed_helpers)
-        call = self._calls[asyncio.current_task()]
-        self._unread_bytes -= call.unread_bytes
-        call.unread_bytes = 0
-        call.result = self._committer.commit(report)
-        call.deadline = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start. The server calls it in the worker (RSGI)."""
         # Calls create few cycles; collecting every 700 allocations slows down as they queue.
         gc.freeze()
         gc.set_threshold(50_000)
-        sweeping = asyncio.create_task(self._sweep())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        sweeping.cancel()
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._sweeping = loop.create_task(self._sweep())
+
+    def __rsgi_del__(self, _: asyncio.AbstractEventLoop) -> None:
+        """Stop. The server calls it after the last call (RSGI)."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._exporter.shutdown()
         self._metrics.shutdown()
-        await send({"type": "lifespan.shutdown.complete"})
+
+    async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        """Respond to a request (RSGI)."""
+        path = scope.path
+        if path == "/healthz":
+            response = _json_response(200, {"status": "ok"})
+        elif path == "/readyz":
+            problem = await self._find_problem()
+            response = _json_response(503 if problem else 200, {"status": problem or "ok"})
+        else:
+            started_at = time.monotonic()
+            self._metrics.record_call()
+            status, reason = 499, "disconnected"
+            try:
+                result = await self._handle_call(scope, protocol)
+                if isinstance(result, Problem):
+                    reason, response = result.reason, _error_response(result)
+                else:
+                    reason, response = "" if result[0] == 200 else str(result[0]), result
+                status = response[0]
+            except (ProtocolClosed, ProtocolError):
+                return
+            finally:
+                self._metrics.record_response(status, reason, time.monotonic() - started_at)
+        protocol.response_bytes(*response)
+
+    async def _handle_call(self, scope: Scope, protocol: HTTPProtocol) -> "_Response | Problem":
+        if scope.path not in self._paths or scope.method != "POST":
+            # It is refused without its body: callers without the secret have no time to waste.
+            return self._call_runtime(scope, b"")
+        body = await self._read_body(scope, protocol)
+        if isinstance(body, Problem):
+            return body
+        if len(self._deadlines) >= MAX_CONCURRENT_CALLS:
+            return TOO_MANY_CALLS
+        if self._committer.estimate_seconds() > RESPONSE_TIMEOUT_SECONDS:
+            return COLLECTOR_TOO_SLOW
+        response = self._call_runtime(scope, body)
+        if self._received is None:
+            return response
+        (report, timeout_ms), self._received = self._received, None
+        return await self._deliver(report, timeout_ms) or response
+
+    async def _read_body(self, scope: Scope, protocol: HTTPProtocol) -> bytes | Problem:
+        length = scope.headers.get("content-length")
+        # int() refuses text that is too long.
+        if length is not None and (len(length) > 20 or int(length) > MAX_REQUEST_BYTES):
+            return TOO_LARGE
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the server runs each request in a task
+        self._unread[task] = time.monotonic() + BODY_TIMEOUT_SECONDS
+        if len(self._unread) > MAX_UNREAD_CALLS:
+            self._end_unread(next(iter(self._unread)), TOO_MANY_UNREAD)
+        try:
+            if length is not None:
+                return await protocol()
+            body = b""
+            # A broken body ends like a whole one. That makes no false report: the start is one
+            # field of the message, with its length.
+            async for part in protocol:
+                body += part
+                if len(body) > MAX_REQUEST_BYTES:
+                    return TOO_LARGE
+        except asyncio.CancelledError:
+            problem = self._ended.pop(task, None)
+            if problem is None:
+                raise
+            task.uncancel()
+            return problem
+        finally:
+            self._unread.pop(task, None)
+        return body
+
+    def _end_unread(self, task: asyncio.Task[Any], problem: Problem) -> None:
+        del self._unread[task]
+        self._ended[task] = problem
+        task.cancel()
+
+    def _call_runtime(self, scope: Scope, body: bytes) -> "_Response":
+        """Let the runtime parse a call. It calls `_handle_report` before this returns."""
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": scope.method,
+            "PATH_INFO": scope.path,
+            "SCRIPT_NAME": "",
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body),
+            # Unexpected errors are written here. They can repeat a report.
+            "wsgi.errors": io.StringIO(),
+        }
+        headers = scope.headers
+        for name, variable in _HEADERS.items():
+            if (value := headers.get(name)) is not None:
+                environ[variable] = value
+        start: list[Any] = []
+        content = b"".join(
+            self._connect(environ, cast("StartResponse", lambda *a: start.extend(a)))
+        )
+        return int(start[0][:3]), start[1], content
+
+    def _handle_report(self, request: Request, context: Context) -> None:
+        report = parse_report(request, time.time_ns(), self._allowed_helpers)
+        self._received = report, context.timeout_ms
+
+    async def _deliver(self, report: Report, timeout_ms: float | None) -> Problem | None:
+        """Wait until the Collector has the report, and return the problem if it has not."""
+        seconds, problem = RESPONSE_TIMEOUT_SECONDS, COLLECTOR_TIMEOUT
+        if timeout_ms is not None and timeout_ms < seconds * 1000:
+            seconds, problem = timeout_ms / 1000, CALL_TIMEOUT
+        if seconds <= 0:
+            return problem
+        result = self._committer.commit(report)
+        self._deadlines[result] = time.monotonic() + seconds, problem
+        try:
+            return await result
+        finally:
+            del self._deadlines[result]
+
+    async def _find_problem(self) -> str | None:
+        """Return why the Collector does not accept exports; it is asked once a second at most."""
+        if self._exporter.problem is None:
+            return None
+        loop = asyncio.get_running_loop()
+        if self._probe is None and time.monotonic() - self._probed_at >= PROBE_INTERVAL_SECONDS:
+            self._probe = loop.run_in_executor(self._probe_thread, self._exporter.probe)
+            self._probe.add_done_callback(self._finish_probe)
+        if self._probe is not None:
+            await asyncio.shield(self._probe)
+        return self._exporter.problem
+
+    def _finish_probe(self, _: object) -> None:
+        self._probe = None
+        self._probed_at = time.monotonic()
 
     async def _sweep(self) -> None:
         """Expire calls; a timer for each call would cost more."""
@@ -214,28 +260,19 @@ class RelayApp:
 
     def _expire_calls(self) -> None:
         now = time.monotonic()
-        for task, call in list(self._calls.items()):
-            if call.deadline > now:
-                continue
-            if call.result is None:
-                # It still waits for its body.
-                cast("asyncio.Task[Any]", task).cancel()
-            elif not call.result.done():
-                call.result.set_result(TIMED_OUT)
+        for task, deadline in list(self._unread.items()):
+            if deadline <= now:
+                self._end_unread(task, BODY_TIMEOUT)
+        for result, (deadline, problem) in self._deadlines.items():
+            if deadline <= now and not result.done():
+                result.set_result(problem)
         self._committer.drop_abandoned()
 
 
-def _max_body_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Return how many bytes a call's body may have. A body without a length may have the most."""
-    for name, value in headers:
-        if name == b"content-length":
-            # int() refuses text that is too long.
-            valid = value.isdigit() and len(value) < 20
-            return min(int(value), MAX_REQUEST_BYTES) if valid else MAX_REQUEST_BYTES
-    return MAX_REQUEST_BYTES
+def _error_response(problem: Problem) -> "_Response":
+    content = {"code": problem.code.value, "message": problem.message}
+    return _json_response(HTTP_STATUSES[problem.code], content)
 
 
-async def _send_json(send: Send, status: int, content: Mapping[str, str]) -> None:
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+def _json_response(status: int, content: Mapping[str, str]) -> "_Response":
+    return status, [("content-type", "application/json")], json.dumps(content).encode()

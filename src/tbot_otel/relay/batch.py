@@ -5,6 +5,7 @@ cost. A `ReportBatch` builds the OTLP message itself. Where an exporter cannot b
 it reads the records.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import overload
@@ -21,7 +22,12 @@ from tbot_otel.record import EventLogRecord, to_readable
 from tbot_otel.registry import START
 from tbot_otel.session import Session
 
+MAX_TEMPLATES = 1024
+"""The most sets of attributes whose encoding is kept."""
+
 _logger = logging.getLogger("tbot_otel.relay")
+
+Attributes = tuple[tuple[str, str | int], ...]
 
 
 class ReportBatch(EncodedBatch):
@@ -58,29 +64,27 @@ class ReportBatch(EncodedBatch):
         message = ExportLogsServiceRequest()
         for report in self._reports:
             logs = message.resource_logs.add()
-            logs.CopyFrom(_TEMPLATE)
+            logs.CopyFrom(_template(attributes_of(report)))
             logs.resource.attributes[_SESSION_ID_INDEX].value.string_value = report.session_id
             record = logs.scope_logs[0].log_records[0]
             record.time_unix_nano = report.timestamp
             record.observed_time_unix_nano = report.timestamp
-            for name, value in report.attributes.items():
-                attribute = record.attributes.add()
-                attribute.key = name
-                if isinstance(value, int):
-                    attribute.value.int_value = value
-                else:
-                    attribute.value.string_value = value
         return message
 
 
-def _message_template() -> ResourceLogs:
-    """Return the part that all messages share, made by the official encoder."""
-    (logs,) = encode_logs(ReportBatch([Report("", 1, {})])).resource_logs
+def attributes_of(report: Report) -> Attributes:
+    """Return the attributes of a report, in a form that can be compared and hashed."""
+    return tuple(report.attributes.items())
+
+
+@functools.lru_cache(maxsize=MAX_TEMPLATES)
+def _template(attributes: Attributes) -> ResourceLogs:
+    """Return the message of a report with these attributes, made by the official encoder."""
+    (logs,) = encode_logs(ReportBatch([Report("", 1, dict(attributes))])).resource_logs
     return logs
 
 
-_TEMPLATE = _message_template()
-_SESSION_ID_INDEX = [item.key for item in _TEMPLATE.resource.attributes].index("session.id")
+_SESSION_ID_INDEX = [item.key for item in _template(()).resource.attributes].index("session.id")
 
 
 def install_batch_encoder() -> None:

@@ -2,9 +2,12 @@
 
 import os
 import uuid
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from typing import Any
 
 from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -13,44 +16,86 @@ from tbot_otel import __version__
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
 
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_REPORTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
 
 class Metrics:
     """The relay's instruments.
 
     With ``OTEL_METRICS_EXPORTER=otlp``, they are exported as the ``OTEL_EXPORTER_OTLP_*`` variables
-    say. Without it, they belong to the process's own meter provider, if it has one.
+    say, together with the SDK's own metrics of its exporters. Without it, they belong to the
+    process's own meter provider, if it has one.
+
+    Args:
+        count_waiting: Returns the number of reports whose export has not begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count_waiting: Callable[[], int]) -> None:
         self._provider = _create_provider()
-        meter = (self._provider or metrics.get_meter_provider()).get_meter("tbot_otel", __version__)
+        if self._provider is not None:
+            # The SDK's exporters take it from there.
+            metrics.set_meter_provider(self._provider)
+        meter = metrics.get_meter_provider().get_meter("tbot_otel", __version__)
+
+        def observe_waiting(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(count_waiting())]
+
         self._calls = meter.create_counter(
-            "tbot_otel.relay.calls", "{call}", "Calls, by the status of the response."
+            "tbot_otel.relay.calls", "{call}", "Calls, by the status and the reason of a refusal."
+        )
+        self._call_duration = meter.create_histogram(
+            "tbot_otel.relay.call.duration",
+            "s",
+            "Time from the head of a call to its response.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._in_flight = meter.create_up_down_counter(
             "tbot_otel.relay.calls.in_flight", "{call}", "Calls without a response yet."
         )
-        self._size = meter.create_histogram(
-            "tbot_otel.relay.export.size", "{report}", "Reports in an export."
+        meter.create_observable_up_down_counter(
+            "tbot_otel.relay.queue.size",
+            [observe_waiting],
+            "{report}",
+            "Reports whose export has not begun.",
         )
-        self._duration = meter.create_histogram(
-            "tbot_otel.relay.export.duration", "s", "Duration of an export."
+        self._export_size = meter.create_histogram(
+            "tbot_otel.relay.export.size",
+            "{report}",
+            "Reports in an export.",
+            explicit_bucket_boundaries_advisory=_REPORTS,
+        )
+        self._export_duration = meter.create_histogram(
+            "tbot_otel.relay.export.duration",
+            "s",
+            "Duration of an export.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
         )
 
     def record_call(self) -> None:
         """Count a new call."""
         self._in_flight.add(1)
 
-    def record_response(self, status: int) -> None:
-        """Count the response to a call."""
+    def record_response(self, status: int, reason: str, seconds: float) -> None:
+        """Record the response to a call.
+
+        Args:
+            status: The HTTP status.
+            reason: Why the call was refused; empty if it was not.
+            seconds: The time since the head of the call.
+        """
+        attributes: dict[str, str | int] = {"http.response.status_code": status}
         self._in_flight.add(-1)
-        self._calls.add(1, {"http.response.status_code": status})
+        self._call_duration.record(seconds, attributes)
+        if reason:
+            attributes["error.type"] = reason
+        self._calls.add(1, attributes)
 
     def record_export(self, size: int, seconds: float, *, delivered: bool) -> None:
         """Record the size and duration of an export."""
         attributes = {} if delivered else {"error.type": "unavailable"}
-        self._size.record(size, attributes)
-        self._duration.record(seconds, attributes)
+        self._export_size.record(size, attributes)
+        self._export_duration.record(seconds, attributes)
 
     def shutdown(self) -> None:
         """Export the remaining measurements."""
@@ -58,7 +103,18 @@ class Metrics:
             self._provider.shutdown()
 
 
-def _create_provider() -> MeterProvider | None:
+def check() -> None:
+    """Check the variables.
+
+    Raises:
+        ExporterConfigurationError: They are invalid.
+    """
+    if (exporter := _create_exporter()) is not None:
+        exporter.shutdown()
+
+
+def _create_exporter() -> Any:
+    """Create the official exporter that the variables select; None for none."""
     selected = os.environ.get("OTEL_METRICS_EXPORTER", "").strip()
     if selected in ("", "none"):
         return None
@@ -68,6 +124,15 @@ def _create_provider() -> MeterProvider | None:
     if protocol not in environment.EXPORTER_MODULES:
         raise ExporterConfigurationError(f"metrics {environment.UNSUPPORTED_PROTOCOL}")
     module = import_module(f"{environment.EXPORTER_MODULES[protocol]}.metric_exporter")
-    reader = PeriodicExportingMetricReader(module.OTLPMetricExporter())
+    return module.OTLPMetricExporter()
+
+
+def _create_provider() -> MeterProvider | None:
+    exporter = _create_exporter()
+    if exporter is None:
+        return None
     # Each worker counts its own calls, and SDKs before 1.45 add no instance id.
-    return MeterProvider([reader], Resource.create({"service.instance.id": str(uuid.uuid4())}))
+    resource = Resource.create({"service.instance.id": str(uuid.uuid4())})
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "tbot-otel-relay"}))
+    return MeterProvider([PeriodicExportingMetricReader(exporter)], resource)

@@ -1,44 +1,71 @@
 """The server: granian's worker processes, each with a `RelayApp`."""
 
-import functools
 import logging
+import logging.config
+import multiprocessing
 import resource
-from collections.abc import Collection
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import uvloop  # noqa: F401 - if it is missing, fail here and not in a worker
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
+from tbot_otel.errors import TbotOtelError
+from tbot_otel.otlp import environment
+from tbot_otel.relay import exporting, log, metrics
 from tbot_otel.relay.app import RelayApp
 
 SHUTDOWN_TIMEOUT_SECONDS = 15
 """How long a stopping relay waits for its calls."""
-MAX_CONNECTIONS = 8192
+RESPAWN_INTERVAL_SECONDS = 10.0
+"""How long an old worker goes on after SIGHUP, beside the one that replaces it."""
+MAX_CONNECTIONS = 4096
 """The most connections of a worker. More wait in the kernel's backlog."""
 
 _HEADER_TIMEOUT_MILLIS = 5_000
 _MAX_HEADER_BYTES = 2**14
-_BACKLOG = 4096
+_BACKLOG = 1024
 _RESERVED_FDS = 64
 
-
-def check() -> None:
-    """Check the variables in another process, because gRPC does not survive a fork.
-
-    Raises:
-        ExporterConfigurationError: They are invalid.
-    """
-    with ProcessPoolExecutor(1, get_context("fork")) as process:
-        process.submit(_check).result()
+_logger = logging.getLogger("tbot_otel.relay")
 
 
-def _check() -> None:
-    _configure_log()
-    RelayApp()
+class _AppLoader:
+    """Loads the application in a worker process. It is pickled each time that one starts."""
+
+    def __init__(
+        self,
+        change_log: log.ChangeLog,
+        prefixes: Sequence[str],
+        allowed_helpers: Collection[str],
+    ) -> None:
+        self.prefixes = prefixes
+        self._change_log = change_log
+        self._allowed_helpers = allowed_helpers
+
+    def __call__(self, _: str) -> RelayApp:
+        return RelayApp(self._change_log, self.prefixes, self._allowed_helpers)
+
+
+class _Server(Granian):  # type: ignore[misc, valid-type]  # it is a variable there
+    """The server, which replaces its workers on SIGHUP only if the new settings are valid."""
+
+    def __init__(self, reload_settings: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._reload_settings = reload_settings
+
+    def signal_handler_reload(self, *arguments: Any, **options: Any) -> None:
+        try:
+            self._reload_settings()
+        except TbotOtelError as error:
+            _logger.warning("goes on with the old secrets and certificate: %s", error)
+        else:
+            _logger.info("replaces the workers")
+            super().signal_handler_reload(*arguments, **options)
 
 
 def serve(
@@ -46,17 +73,51 @@ def serve(
     port: int,
     *,
     workers: int,
-    prefix: str,
+    read_prefixes: Callable[[], Sequence[str]],
     allowed_helpers: Collection[str],
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the calls in flight."""
-    Granian(
-        "tbot_otel.relay",
+    """Serve until SIGTERM or SIGINT, then finish the calls in flight.
+
+    Args:
+        host: The IP address to listen on.
+        port: The port to listen on.
+        workers: The number of worker processes.
+        read_prefixes: Checks the files that the options name, and returns the paths that can
+            precede that of a call. It is called here, and again on SIGHUP.
+        allowed_helpers: See `policy.decide`.
+        certificate: The certificate chain.
+        key: Its key.
+
+    Raises:
+        TbotOtelError: A file or a variable is invalid.
+    """
+    logging.config.dictConfig(log.CONFIG)
+    prefixes = read_prefixes()
+    exporting.check()
+    metrics.check()
+    # Not fork: this process has threads when it starts a worker.
+    multiprocessing.set_start_method("spawn")
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    url = f"{'https' if certificate else 'http'}://{authority}"
+    _logger.info("listens on %s, exports to %s", url, environment.endpoint())
+    if not ip_address(host).is_loopback and not (certificate and all(prefixes)):
+        _logger.warning(
+            "others on the network can add starts or see the path's secret: expected "
+            "--path-secret-file, and --tls-cert and --tls-key unless TLS is terminated in front"
+        )
+    loader = _AppLoader(log.ChangeLog(), prefixes, allowed_helpers)
+
+    def reload_settings() -> None:
+        loader.prefixes = read_prefixes()
+
+    _Server(
+        reload_settings,
+        target="tbot_otel.relay",
         address=host,
         port=port,
-        interface=Interfaces.ASGI,
+        interface=Interfaces.RSGI,
         # Unlike HTTP/2, it has a timeout for silent connections.
         http=HTTPModes.http1,
         workers=workers,
@@ -67,13 +128,13 @@ def serve(
         http1_settings=HTTP1Settings(
             header_read_timeout=_HEADER_TIMEOUT_MILLIS, max_buffer_size=_MAX_HEADER_BYTES
         ),
+        log_dictconfig=log.CONFIG,
         ssl_cert=certificate,
         ssl_key=key,
         workers_kill_timeout=SHUTDOWN_TIMEOUT_SECONDS,
         respawn_failed_workers=True,
-    ).serve(
-        target_loader=functools.partial(_load_app, prefix=prefix, allowed_helpers=allowed_helpers)
-    )
+        respawn_interval=RESPAWN_INTERVAL_SECONDS,
+    ).serve(target_loader=loader)
 
 
 def _raise_fd_limit(wanted: int) -> int:
@@ -83,18 +144,3 @@ def _raise_fd_limit(wanted: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return limit
-
-
-def _load_app(_: str, *, prefix: str, allowed_helpers: Collection[str]) -> RelayApp:
-    _configure_log()
-    return RelayApp(prefix, allowed_helpers)
-
-
-def _configure_log() -> None:
-    # Other loggers repeat variables: headers, and an endpoint's query.
-    logging.getLogger().addHandler(logging.NullHandler())
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("tbot-otel relay: %(message)s"))
-    for name in ("tbot_otel.relay", "asyncio"):
-        logging.getLogger(name).addHandler(handler)
-    logging.getLogger("tbot_otel.relay").setLevel(logging.INFO)

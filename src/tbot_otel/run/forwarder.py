@@ -217,7 +217,7 @@ class _Forwarder:
         self._last_request_at = time.monotonic()
         self._delivery: _Delivery | None = None
         self._has_logged_delivery = False
-        self._application = connect.wsgi_application(self._handle_report, prefix)
+        self._application = connect.wsgi_application(self._handle_report, [prefix])
         self._prefix = prefix
         self._server = Server(self._respond, listener, forked_at)
         threading.Thread(target=self._server.run, name="tbot_otel", daemon=True).start()

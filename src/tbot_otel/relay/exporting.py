@@ -1,0 +1,150 @@
+"""Exports reports, and finds those among them that the Collector rejects."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tbot_otel.connect import Report
+from tbot_otel.errors import ExporterConfigurationError
+from tbot_otel.otlp.arguments import Arguments
+from tbot_otel.otlp.responses import Rejection, ResponseObserver
+from tbot_otel.otlp.send import build_exporter, export_and_observe
+from tbot_otel.relay.batch import ReportBatch, attributes_of, install_batch_encoder
+from tbot_otel.relay.problems import Problem, rejected, unavailable
+from tbot_otel.session import Status
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+
+    from tbot_otel.relay.batch import Attributes
+    from tbot_otel.relay.log import ChangeLog
+    from tbot_otel.relay.metrics import Metrics
+
+MAX_SPLIT_EXPORTS = 64
+"""The most exports that look for the rejected reports of one batch."""
+MAX_SUSPECTS = 64
+"""The most sets of attributes that are exported apart."""
+PROBE_TIMEOUT_MILLIS = 750
+"""The timeout of an empty export. It is too short for the exporter to try again."""
+
+
+class ReportExporter:
+    """Exports reports to the Collector that the variables name.
+
+    Args:
+        metrics: Records each export.
+        change_log: Logs whether the Collector accepts exports.
+
+    Attributes:
+        problem: Why the Collector did not accept the last export; None if it did.
+
+    Raises:
+        ExporterConfigurationError: See `check`.
+    """
+
+    def __init__(self, metrics: "Metrics", change_log: "ChangeLog") -> None:
+        self.problem: str | None = "there was no export yet"
+        self._metrics = metrics
+        self._change_log = change_log
+        self._observer = ResponseObserver()
+        self._exporter = _build_exporter(Arguments(), self._observer)
+        self._probe_exporter = _build_exporter(
+            Arguments(timeout=PROBE_TIMEOUT_MILLIS), self._observer
+        )
+        install_batch_encoder()
+        self._suspects: dict[Attributes, None] = {}
+
+    def export(self, reports: Sequence[Report]) -> dict[Report, Problem | None]:
+        """Export reports, and return the problem of each; None if the Collector accepted it.
+
+        Reports with the attributes of one that may have been rejected before are exported apart,
+        so that they do not spoil the export of the others again.
+        """
+        groups: dict[Attributes | None, list[Report]] = {}
+        for report in reports:
+            attributes = attributes_of(report) if self._suspects else None
+            suspect = attributes if attributes in self._suspects else None
+            groups.setdefault(suspect, []).append(report)
+        problems: dict[Report, Problem | None] = {}
+        for group in groups.values():
+            self._export_group(group, problems)
+        return problems
+
+    def _export_group(self, group: list[Report], problems: dict[Report, Problem | None]) -> None:
+        """Export reports; where the Collector refuses a whole export, again in halves."""
+        parts = [group]
+        for _ in range(MAX_SPLIT_EXPORTS):
+            part = parts.pop()
+            problem = self._export_once(part)
+            if problem is None:
+                problems.update(dict.fromkeys(part))
+                for attributes in self._suspects and set(map(attributes_of, part)):
+                    self._suspects.pop(attributes, None)
+            elif self._observer.rejection is Rejection.ALL and len(part) > 1:
+                part.sort(key=lambda report: repr(attributes_of(report)))
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            else:
+                was_rejected = self._observer.rejection is not None
+                if was_rejected:
+                    self._suspect(part)
+                # Which of them a partial success rejects is not known, and OTLP forbids sending it
+                # again.
+                is_culprit = was_rejected and len(part) == 1
+                found = rejected(problem) if is_culprit else unavailable(problem)
+                problems.update(dict.fromkeys(part, found))
+            if not parts:
+                return
+        for part in parts:
+            problem = "the Collector refused it together with other reports"
+            problems.update(dict.fromkeys(part, unavailable(problem)))
+
+    def _export_once(self, reports: Sequence[Report]) -> str | None:
+        started_at = time.monotonic()
+        outcome = export_and_observe(self._exporter, self._observer, ReportBatch(reports))
+        problem = None if outcome.status is Status.DELIVERED else outcome.reason
+        seconds = time.monotonic() - started_at
+        self._metrics.record_export(len(reports), seconds, delivered=problem is None)
+        self._set_problem(problem)
+        return problem
+
+    def _suspect(self, reports: Sequence[Report]) -> None:
+        for attributes in set(map(attributes_of, reports)):
+            self._suspects[attributes] = None
+        while len(self._suspects) > MAX_SUSPECTS:
+            del self._suspects[next(iter(self._suspects))]
+
+    def probe(self) -> None:
+        """Export no records, and set `problem`."""
+        outcome = export_and_observe(self._probe_exporter, self._observer, ReportBatch([]))
+        self._set_problem(None if outcome.status is Status.DELIVERED else outcome.reason)
+
+    def _set_problem(self, problem: str | None) -> None:
+        if problem != self.problem:
+            # On a change only: there can be hundreds of exports a second.
+            self.problem = problem
+            self._change_log.report(problem)
+
+    def shutdown(self) -> None:
+        """Close the connections."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._probe_exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+def check() -> None:
+    """Check the variables.
+
+    Raises:
+        ExporterConfigurationError: They are invalid, or hide the Collector's responses.
+    """
+    _build_exporter(Arguments(), ResponseObserver()).shutdown()  # type: ignore[no-untyped-call]
+
+
+def _build_exporter(arguments: Arguments, observer: ResponseObserver) -> "LogRecordExporter":
+    exporter = build_exporter(arguments, observer)
+    if not observer.is_attached:
+        raise ExporterConfigurationError(
+            "the relay cannot observe the Collector's responses: "
+            "a credential provider's session, or this exporter's version, hides them"
+        )
+    return exporter

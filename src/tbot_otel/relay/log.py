@@ -1,0 +1,58 @@
+"""The relay's log: lines on standard error that all workers share."""
+
+import logging
+import zlib
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from typing import Any
+
+_logger = logging.getLogger("tbot_otel.relay")
+
+
+class _Formatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, _: str | None = None) -> str:  # noqa: N802 - its name there
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+_FORMAT = "%(asctime)s tbot-otel relay[%(process)d]: %(message)s"
+
+# In the form of `logging.config.dictConfig`, because granian configures its own logger with it.
+CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"relay": {"()": _Formatter, "fmt": _FORMAT}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "relay"},
+        # Other loggers repeat variables: headers, and an endpoint's query.
+        "none": {"class": "logging.NullHandler"},
+    },
+    "root": {"handlers": ["none"]},
+    "loggers": {
+        "tbot_otel.relay": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "asyncio": {"handlers": ["stderr"], "propagate": False},
+        "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+    },
+}
+
+
+class ChangeLog:
+    """Logs when the Collector starts or stops accepting exports, once for all workers.
+
+    It is created before the workers, and handed to each of them.
+    """
+
+    def __init__(self) -> None:
+        # The checksum of the last problem; 0 for none; and 1 at first.
+        self._last = get_context("spawn").Value("L", 1)
+
+    def report(self, problem: str | None) -> None:
+        """Log why the Collector does not accept exports, or that it does if `problem` is None."""
+        state = zlib.crc32(problem.encode()) if problem else 0
+        with self._last.get_lock():
+            if self._last.value == state:
+                return
+            self._last.value = state
+        if problem:
+            _logger.warning("the Collector does not accept exports: %s", problem)
+        else:
+            _logger.info("the Collector accepts exports")
