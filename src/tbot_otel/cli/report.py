@@ -1,5 +1,4 @@
-"""Count the starts in the files of a Collector, and print what they have in
-common: use cases, versions, join methods, and more.
+"""Count the starts in a Collector's files, and print what they have in common.
 
 The files are those of the Collector's file exporter, or of --record: OTLP/JSON
 with one export per line, plain or compressed. A start counts once, also if it
