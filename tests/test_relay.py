@@ -745,6 +745,17 @@ def test_workers(tmp_path: Path, warnings: str) -> None:
     assert "Warning" not in relay.output()
 
 
+def test_main_process_killed(tmp_path: Path) -> None:
+    """A worker ends when the main process is killed, so that the port is free."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, "--workers", "2") as relay,
+    ):
+        relay.process.kill()
+        relay.process.wait()
+        wait_until(lambda: not relay.listens())
+
+
 SECRETS = ("0123456789abcdef-old", "0123456789abcdef-new")
 
 
@@ -767,8 +778,8 @@ def report_over_tls(relay: Relay, secret: str, authority: trustme.CA) -> tuple[i
     body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
     with contextlib.closing(connection):
         connection.request("POST", f"/{secret}{PATH}", body, {"Content-Type": PROTO})
-        serial_number = connection.sock.getpeercert()["serialNumber"]
-        return connection.getresponse().status, serial_number.lstrip("0")
+        certificate: Any = connection.sock.getpeercert()
+        return connection.getresponse().status, certificate["serialNumber"].lstrip("0")
 
 
 def test_reload(tmp_path: Path) -> None:

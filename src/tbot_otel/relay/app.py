@@ -4,6 +4,8 @@ import asyncio
 import gc
 import io
 import json
+import os
+import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +107,7 @@ class RelayApp:
         self._probe: asyncio.Future[None] | None = None
         self._probed_at = float("-inf")
         self._sweeping: asyncio.Task[None] | None = None
+        self._parent_pid = os.getppid()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start. The server calls it in the worker (RSGI)."""
@@ -257,6 +260,9 @@ class RelayApp:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
             self._expire_calls()
+            if os.getppid() != self._parent_pid:
+                # The main process was killed. Its successor needs the port.
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _expire_calls(self) -> None:
         now = time.monotonic()
