@@ -190,6 +190,7 @@ if shutil.which("strace"):
             env={
                 "PATH": f"{scripts}:{os.environ['PATH']}",
                 "HOME": "/nonexistent",
+                "PYTHONDONTWRITEBYTECODE": "1",
                 **(consent if has_consent else {}),
             },
             capture_output=True,
