@@ -181,9 +181,7 @@ def verdict(met: bool) -> str:
     return "yes" if met else "**no**"
 
 
-def rows(
-    folder: Path, endpoint: str, runs: int
-) -> Iterator[str]:
+def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
     """Measure, and yield the rows of the page."""
     call, record = folder / "call", folder / "record"
     call.write_bytes(build_request(SESSION, oneshot=False).to_binary())
@@ -217,15 +215,17 @@ def rows(
             samples: dict[str, list[float]] = {"ours": [], "direct": [], "plain": [], "single": []}
             used: list[tuple[float, float]] = []
             for _ in range(runs):
-                rate, cost = measure_cost(url, pid, clients)
+                acknowledged, cost = measure_cost(url, pid, clients)
                 used.append((cost, measure_cost(empty, empty_pid, clients)[1]))
-                samples["ours"].append(rate)
+                samples["ours"].append(acknowledged)
                 samples["direct"].append(direct(clients).rate)
                 samples["plain"].append(load_relay(plain, clients).rate)
                 samples["single"].append(load_relay(single, clients).rate)
             rates[clients] = {name: statistics.median(values) for name, values in samples.items()}
-            ours, theirs = zip(*used, strict=True)
-            costs[clients] = statistics.median(ours), statistics.median(theirs)
+            costs[clients] = (
+                statistics.median(ours for ours, _ in used),
+                statistics.median(theirs for _, theirs in used),
+            )
         best = max(rates, key=lambda clients: rates[clients]["ours"])
         for side, against, goal in (
             ("direct", POSTS, 0.4),

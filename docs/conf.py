@@ -14,13 +14,22 @@ REPOSITORY = "https://github.com/tbot-otel/tbot-otel/"
 
 # The pages in the order of the navigation. Pages in docs/ that are not named here come last.
 NAVIGATION = {
-    "Use": ["docs/run", "docs/status", "docs/pipelines", "docs/relay", "docs/scale", "docs/api"],
+    "Use": [
+        "docs/run",
+        "docs/status",
+        "docs/pipelines",
+        "docs/relay",
+        "docs/scale",
+        "docs/report",
+        "docs/api",
+    ],
     "Trust": ["docs/events", "docs/delivery", "docs/release", "SECURITY"],
     "Project": [
         "docs/architecture",
         "docs/compatibility",
         "docs/benchmarks",
         "docs/benchmarks-relay",
+        "docs/benchmarks-report",
         "CONTRIBUTING",
         "CHANGELOG",
     ],

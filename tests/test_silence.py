@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import tbot_otel
+from support.otlp_files import make_start, to_line
 from support.processes import run_python
 from support.standins import GRPCStandin, HTTPStandin, Response
 
@@ -219,11 +220,19 @@ SENDING_MODULES = [
     *("relay.app", "relay.batch", "relay.committer", "relay.exporting", "relay.metrics"),
     *("relay.log", "relay.problems", "relay.server"),
 ]
+# Modules of the report, whose libraries start threads. The report sends nothing.
+REPORT_MODULES = [
+    "report.count",
+    "report.output",
+    "report.parse",
+    "report.reader",
+    "report.workers",
+]
 STANDARD_LIBRARY_MODULES = [
     name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
     if (name := module.name.removeprefix("tbot_otel."))
-    not in (*LIBRARY_MODULES, *SENDING_MODULES, "__main__")
+    not in (*LIBRARY_MODULES, *SENDING_MODULES, *REPORT_MODULES, "__main__")
 ]
 
 
@@ -302,6 +311,49 @@ def test_preview_and_status(command: list[str], environ: dict[str, str]) -> None
     status = 3 if command == ["status"] and not environ else 0
     script = COMMAND.format(words=command)
     assert_idle(audit_process(script, environ, status, baseline=SDK_BASELINE), TRANSPORTS)
+
+
+# The library of the charts has a pair of sockets for its signals, which has no address.
+CHECK_SOCKETS = """
+import atexit, os
+
+def check():
+    sockets = "".join(
+        open("/proc/self/net/" + name).read() for name in ("tcp", "tcp6", "udp", "udp6")
+    )
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink("/proc/self/fd/" + name)
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:[") and f" {target[8:-1]} " in sockets:
+            os._exit(9)
+
+atexit.register(check)
+"""
+
+
+@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
+@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+def test_report(form: str, environ: dict[str, str], tmp_path: Path) -> None:
+    """`report` opens no socket, and imports no OpenTelemetry, with consent or without."""
+    file = tmp_path / "starts.jsonl"
+    file.write_text(to_line(make_start()))
+    words = ["report", str(file), "--format", form, "-o", str(tmp_path / "out")]
+    script = CHECK_SOCKETS + COMMAND.format(words=words)
+    audit = audit_process(script, environ, baseline="")
+    opened = [
+        name for name in audit.events if name.startswith(("socket.", "subprocess.", "os.exec"))
+    ]
+    modules = [name for name in audit.modules if f"{name}.".startswith((*OTLP, "opentelemetry."))]
+    assert (opened, modules, audit.child) == ([], [], False)
+    assert "open" in audit.events
+
+
+def test_sockets_are_found() -> None:
+    """The check for sockets of the network finds one."""
+    script = CHECK_SOCKETS + "import socket; server = socket.create_server(('127.0.0.1', 0))"
+    assert run_python("-c", script).returncode == 9
 
 
 PIPELINE = """

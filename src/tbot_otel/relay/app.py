@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from tbot_otel.relay.committer import Result
     from tbot_otel.relay.log import ChangeLog
 
-MAX_CONCURRENT_CALLS = 3072
+MAX_CONCURRENT_CALLS = 1536
 """The most calls in a worker that wait for their export. One more is refused at once.
 
 That is three quarters of its connections. The rest is for health checks and new calls.
 """
-MAX_UNREAD_CALLS = 3072
+MAX_UNREAD_CALLS = 1536
 """The most calls in a worker whose body has not arrived. One more ends the oldest of them."""
 BODY_TIMEOUT_SECONDS = 5.0
 """The longest time until a call's body has arrived."""

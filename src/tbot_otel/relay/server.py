@@ -23,7 +23,7 @@ SHUTDOWN_TIMEOUT_SECONDS = 15
 """How long a stopping relay waits for its calls."""
 RESPAWN_INTERVAL_SECONDS = 10.0
 """How long an old worker goes on after SIGHUP, beside the one that replaces it."""
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 2048
 """The most connections of a worker. More wait in the kernel's backlog."""
 
 _HEADER_TIMEOUT_MILLIS = 5_000
