@@ -231,6 +231,8 @@ def lock(session: nox.Session) -> None:
         project = [] if group in ("nox", "release", "rotel") else ["pyproject.toml"]
         if group in TESTED:
             project.append("--all-extras")
+        if group == "quickstart":
+            project.append("--extra=report")
         session.run(
             "uv", "pip", "compile", f"--group={group}", "--universal",
             "--generate-hashes", "--no-header", "--no-annotate", "--quiet",

@@ -61,7 +61,7 @@ html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main"}
 def read_source(_app: object, name: str, source: list[str]) -> None:
     """Give the README links inside the site, and the navigation."""
     if name == root_doc:
-        definition = rf"(?m)^(\[.+\]: ){re.escape(REPOSITORY)}(?:blob|tree)/main/(\S+)$"
+        definition = rf"(?m)^(\[.+\]: ){re.escape(REPOSITORY)}(?:blob|raw|tree)/main/(\S+)$"
         source[0] = re.sub(
             definition,
             # A folder is not a part of the site.
