@@ -26,7 +26,10 @@ EXAMPLES = sorted(
 )
 SCRIPTS = sysconfig.get_path("scripts")
 # Options of nox, the benchmarks, Docker, Weaver, unshare and other tools.
-FOREIGN_OPTIONS = {"--include-unreferenced", "--init", "--net", "--runs", "--session"}
+FOREIGN_OPTIONS = {
+    *("--branch", "--constraints", "--repo", "--repository"),
+    *("--include-unreferenced", "--init", "--net", "--runs", "--session"),
+}
 
 
 def relative_path(path: Path) -> str:
