@@ -12,7 +12,7 @@ import pytest
 from tbot_otel.consent import OPT_IN
 from tbot_otel.testing._environment import telemetry_variables
 from tbot_otel.testing._silence import REFUSALS, Auditor, AuditReport, Finding
-from tbot_otel.testing._starts import RecordedStart, StartReceiver, receive_starts
+from tbot_otel.testing._starts import RecordedStart, StartReceiver
 
 __all__ = [
     "REFUSALS",
@@ -28,9 +28,7 @@ __all__ = [
 
 @pytest.fixture
 def tbot_silence() -> Auditor:
-    """Run a program under audit, and prove that it is silent. Skip the test where that is not
-    possible.
-    """
+    """Run a program under audit, and prove that it is silent. Elsewhere, the test is skipped."""
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         pytest.skip("tbot_silence needs CPython on Linux: it reads /proc and counts threads")
     return Auditor()
@@ -44,7 +42,7 @@ def tbot_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartReceiver]:
     """
     for name in telemetry_variables():
         monkeypatch.delenv(name)
-    with receive_starts() as receiver:
+    with StartReceiver() as receiver:
         monkeypatch.setenv(OPT_IN, "1")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         # A tbot that the test starts reports to Teleport by default.

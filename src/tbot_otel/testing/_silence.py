@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -49,7 +50,7 @@ class Finding(NamedTuple):
     """The command of the process, if it is not the first one."""
 
     def __str__(self) -> str:
-        where = f" (in: {self.process})" if self.process else ""
+        where = f" (in: {_shorten(self.process)})" if self.process else ""
         return f"{self.kind}: {self.name}{where}"
 
 
@@ -89,9 +90,9 @@ class AuditReport:
             text = f"{finding.kind}: {finding.name}"
             if finding.kind == "process" or any(fnmatchcase(text, pattern) for pattern in allow):
                 continue
-            if finding.kind == "import":  # A package has dozens of modules.
-                finding = finding._replace(name=".".join(finding.name.split(".")[:2]))
-            found[finding] += 1
+            # A package of OpenTelemetry has dozens of modules.
+            name = ".".join(finding.name.split(".")[:2])
+            found[finding._replace(name=name) if finding.kind == "import" else finding] += 1
         return [
             str(finding) if count == 1 or finding.kind == "import" else f"{finding}, {count} times"
             for finding, count in found.items()
@@ -139,8 +140,8 @@ class Auditor:
             processes = _parse(log.read_text())
             if not processes:
                 raise RuntimeError(
-                    f"{shlex.join(command)}: no audit; expected a Python program that imports "
-                    f"sitecustomize, which -E, -I and -S prevent. Its standard error: {messages}"
+                    f"{_shorten(shlex.join(command))}: no audit; expected a Python program that "
+                    f"imports sitecustomize, which -E, -I and -S prevent. Its output: {messages}"
                 )
             findings = [found for audited in processes for found in audited.findings()]
             findings += [Finding("stderr", line) for line in messages.splitlines()]
@@ -185,8 +186,14 @@ class Auditor:
         if report.returncode != returncode:
             problems.insert(0, f"exit status {report.returncode}, expected {returncode}")
         if problems:
-            raise AssertionError("\n  ".join([f"not silent: {shlex.join(command)}", *problems]))
+            raise AssertionError(
+                "\n  ".join([f"not silent: {_shorten(shlex.join(command))}", *problems])
+            )
         return report
+
+
+def _shorten(command: str) -> str:
+    return textwrap.shorten(command, 100, placeholder=" ...")
 
 
 def _environ(log: Path, env: Mapping[str, str]) -> dict[str, str]:
@@ -206,7 +213,7 @@ def _wait(process: subprocess.Popen[bytes], variable: str, timeout: float) -> No
     try:
         while process.poll() is None or _processes_with(variable):
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(process.args, timeout)
+                raise subprocess.TimeoutExpired(process.args, timeout)  # noqa: TRY301 - kills first
             time.sleep(_POLL_INTERVAL_SECONDS)
     except BaseException:
         for pid in _processes_with(variable):

@@ -2,10 +2,9 @@
 
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from tbot_otel import sender
 from tbot_otel.otlp.environment import LOGS_PATH
@@ -13,9 +12,12 @@ from tbot_otel.registry import EVENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 _HOST = "127.0.0.1"
+_POLL_INTERVAL_SECONDS = 0.05
 _SENDING_TIMEOUT_SECONDS = 60.0
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -40,7 +42,9 @@ class RecordedStart(NamedTuple):
 
 
 class StartReceiver:
-    """Receives the starts of a test, on loopback: the fixture ``tbot_starts``.
+    """Receives the starts of a test on loopback: the fixture ``tbot_starts``.
+
+    It serves until its block ends, and then until this process has sent its starts.
 
     Attributes:
         endpoint: Its URL, for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
@@ -67,12 +71,27 @@ class StartReceiver:
                 """Write nothing to standard error."""
 
         self._server = ThreadingHTTPServer((_HOST, 0), Handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_INTERVAL_SECONDS,), daemon=True
+        )
         self.endpoint: str = f"http://{_HOST}:{self._server.server_port}"
 
     def _add(self, export: bytes) -> None:
         with self._arrived:
             self._exports.append(export)
             self._arrived.notify_all()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Later, they would go where the machine's own variables lead.
+        for session in sender.pending_sessions():
+            session.flush(_SENDING_TIMEOUT_SECONDS)
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
     @property
     def received(self) -> list[RecordedStart]:
@@ -100,24 +119,6 @@ class StartReceiver:
                 f"expected {count} starts within {timeout} seconds, received {len(starts)}"
             )
         return starts
-
-
-@contextmanager
-def receive_starts() -> Iterator[StartReceiver]:
-    """Receive starts until the block ends, and then those that this process still sends."""
-    receiver = StartReceiver()
-    server = receiver._server
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield receiver
-    finally:
-        # Later, they would go where the machine's own variables lead.
-        for session in sender.pending_sessions():
-            session.flush(_SENDING_TIMEOUT_SECONDS)
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _starts_of(export: bytes) -> Iterator[RecordedStart]:

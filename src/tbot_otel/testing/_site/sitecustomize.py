@@ -6,7 +6,9 @@ tuple: the process id, a kind, and what depends on the kind. No function is repl
 
 import _thread
 import atexit
+import contextlib
 import ctypes
+import importlib
 import os
 import sys
 import time
@@ -32,7 +34,7 @@ HAS_THREAD_EVENTS = sys.version_info >= (3, 12)
 LOCAL_SOCKET_EVENTS = {"socket.gethostname", "socket.getservbyname", "socket.getservbyport"}
 SOCKET_FAMILIES = {1: "Unix", 2: "IPv4", 10: "IPv6"}
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-OWN_MODULES = {*sys.stdlib_module_names, "__main__", "tbot_otel"}
+OWN_MODULES = {*sys.stdlib_module_names, "__main__", "__mp_main__", "tbot_otel"}
 
 THREAD_END_TIMEOUT_SECONDS = 10.0
 """How long a thread that has ended for Python can take to end for the system."""
@@ -57,10 +59,9 @@ def open_descriptors() -> "dict[int, str]":
     """Return the open descriptors, and where each leads."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        try:
+        # The descriptor of the listing itself is closed already.
+        with contextlib.suppress(FileNotFoundError):
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # the descriptor of the listing itself
     return found
 
 
@@ -94,6 +95,22 @@ def to_text(value: "Any") -> str:
 def active_threads() -> "dict[int, Any]":
     """Return the threads that `threading` knows, by ident; without its lock, as a hook must."""
     return dict(getattr(sys.modules.get("threading"), "_active", {}))
+
+
+def native_threads() -> "list[str]":
+    """Return the names that the system has for the threads that Python did not start."""
+    deadline = time.monotonic() + THREAD_END_TIMEOUT_SECONDS
+    while True:
+        tasks = {*map(int, os.listdir("/proc/self/task"))}
+        # The count is of threads that Python has started. It is private, and in every CPython.
+        if len(tasks) <= 1 + _thread._count() or time.monotonic() > deadline:  # noqa: SLF001
+            break
+        time.sleep(0.01)
+    names = []
+    for task in tasks - {os.getpid(), *(thread.native_id for thread in active_threads().values())}:
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{task}/comm") as file:
+            names.append(file.read().strip())
+    return names
 
 
 def thread_name(function: "Any") -> str:
@@ -202,19 +219,13 @@ class Audit:
         for descriptor, target in open_descriptors().items():
             if target in self._first_descriptors or target == os.devnull:
                 continue
-            if target.startswith("socket:"):
-                found.append(("socket", f"{target} is open"))
-            elif is_writable(descriptor):
-                found.append(("file", f"{target} is open"))
-        deadline = time.monotonic() + THREAD_END_TIMEOUT_SECONDS
-        while len(os.listdir("/proc/self/task")) > 1 + _thread._count():
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.01)
-        known = {os.getpid(), *(thread.native_id for thread in active_threads().values())}
-        for task in {*map(int, os.listdir("/proc/self/task"))} - known:
-            with open(f"/proc/self/task/{task}/comm") as file:
-                found.append(("thread", f"{file.read().strip()} (native)"))
+            # Native code may close it meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if target.startswith("socket:"):
+                    found.append(("socket", f"{target} is open"))
+                elif is_writable(descriptor):
+                    found.append(("file", f"{target} is open"))
+        found += [("thread", f"{name} (native)") for name in native_threads()]
         thread_id = next_thread_id()
         count = thread_id - self._last_thread_id - 1 - len(self._named_threads)
         self._last_thread_id += 1
@@ -227,7 +238,7 @@ def import_next() -> None:
     own = sys.modules.pop("sitecustomize")
     sys.path.remove(os.path.dirname(__file__))
     try:
-        import sitecustomize  # noqa: F401
+        importlib.import_module("sitecustomize")
     except ModuleNotFoundError as error:
         if error.name != "sitecustomize":
             raise
