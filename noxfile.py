@@ -122,6 +122,13 @@ def generate(session: nox.Session) -> None:
 
 
 @nox.session
+def picture(session: nox.Session) -> None:
+    """Make docs/report.png. It needs Chromium."""
+    install(session, "newest")
+    session.run("python", "-m", "support.picture", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def quickstart(session: nox.Session) -> None:
     """Send one start to a local Collector, and print the record that it receives."""
     install(session, "quickstart")

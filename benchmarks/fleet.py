@@ -7,8 +7,6 @@ the response. It has the requirements of relay.py.
 
 import argparse
 import os
-import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from relay import SESSION, relay  # noqa: E402 - found by the line above
+from relay import SESSION, Burst, relay  # noqa: E402 - found by the line above
 
 from support.agent import build_request  # noqa: E402 - as above
 from support.collectors import Official, build_official  # noqa: E402 - as above
@@ -33,18 +31,8 @@ HEAD = """\
 def simulate_restart(url: str, body: Path, agents: int) -> str:
     """Run a part of the minute, and return its row."""
     rate = max(1, agents // RESTART_SECONDS)
-    calls = rate * RUN_SECONDS
-    log = body.with_suffix(".log")
-    log.unlink(missing_ok=True)
-    words = ["h2load", "--h1", f"-c{calls}", f"-n{calls}", f"--rate={rate}"]
-    words += ["--connection-active-timeout=10", f"--data={body}", f"--log-file={log}"]
-    words += ["--header=content-type: application/proto", url]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    (succeeded,) = re.findall(r"status codes: (\d+) 2xx", done.stdout)
-    lines = (line.split() for line in log.read_text().splitlines())
-    times = sorted(int(line[2]) / 1e3 for line in lines if line[1] == "200")
-    p99 = f"{times[int(len(times) * 0.99)]:.0f} ms" if times else "-"
-    return f"| {agents:,} | {rate:,} | {int(succeeded) / calls:.1%} | {p99} |"
+    burst = Burst(url, body, "application/proto", rate, RUN_SECONDS)
+    return f"| {agents:,} | {rate:,} | {burst.share:.1%} | {burst.p99 * 1e3:.0f} ms |"
 
 
 def main() -> None:

@@ -37,12 +37,17 @@ CLIENT_COUNTS = (32, 256, 2048)
 SECONDS_BETWEEN_CLIENTS = 0.007
 SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 
+POSTS = "the Collector's own, single-record posts"
+OVERLOAD_SECONDS = 10
+OVERLOAD_RATES = (6_000, 16_000)
+
 HEAD = """\
 # Benchmarks of the relay
 
 What `python benchmarks/relay.py` printed, on {python}, {cores} cores ({machine}) that the
-client, the relay ({workers} workers) and the Collector share. A rate is the median of {runs} runs
-of {seconds} s, with the sides by turns. Goals apply to the number of clients with our highest rate.
+client, the relay ({workers} workers) and the Collector (with its file exporter) share. A value is
+the median of {runs} runs, with the sides by turns; a run of a rate takes {seconds} s. The empty
+handler is the official Connect runtime on the same server, and exports nothing.
 
 | what | against | ours | theirs | ratio | goal | met |
 | --- | --- | --- | --- | --- | --- | --- |"""
@@ -89,6 +94,35 @@ class Load:
         # The microseconds in which every client calls.
         window = range(first + int(clients * apart * 1e6), first + RUN_SECONDS * 10**6)
         times = sorted(took / 1e6 for at, status, took in lines if status == 200 and at in window)
+        self.p99 = times[int(len(times) * 0.99)] if times else float("inf")
+
+
+class Burst:
+    """A run of h2load in which each call has its own connection, at a fixed rate.
+
+    Args:
+        url: The URL to call.
+        body: The file with the body of a call.
+        content_type: Its content type.
+        rate: The calls per second.
+        seconds: The length of the run.
+    """
+
+    def __init__(self, url: str, body: Path, content_type: str, rate: int, seconds: int) -> None:
+        calls = rate * seconds
+        log = body.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        words = ["h2load", "--h1", f"-c{calls}", f"-n{calls}", f"--rate={rate}"]
+        # As long as tbot waits.
+        words += ["--connection-active-timeout=10", f"--data={body}", f"--log-file={log}"]
+        words += [f"--header=content-type: {content_type}", url]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        (succeeded,) = re.findall(r"status codes: (\d+) 2xx", done.stdout)
+        ((duration, unit),) = re.findall(r"finished in ([\d.]+)(m?s)", done.stdout)
+        self.share = int(succeeded) / calls
+        self.rate = int(succeeded) / (float(duration) / (1000 if unit == "ms" else 1))
+        lines = (line.split() for line in log.read_text().splitlines())
+        times = sorted(int(line[2]) / 1e6 for line in lines if line[1] == "200")
         self.p99 = times[int(len(times) * 0.99)] if times else float("inf")
 
 
@@ -161,6 +195,7 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
 
     with (
         relay("ours", folder) as (url, pid),
+        relay("empty", folder) as (empty, empty_pid),
         relay("plain", folder) as (plain, _),
         relay("plain", folder, 1) as (single, _),
     ):
@@ -168,25 +203,32 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
         def load_relay(to: str, clients: int, rate: int = 0, apart: float = 0) -> Load:
             return Load(to, call, "application/proto", clients=clients, rate=rate, apart=apart)
 
+        def measure_cost(to: str, parent: int, clients: int) -> tuple[float, float]:
+            before = seconds_of(processes(parent))
+            rate = load_relay(to, clients).rate
+            return rate, (seconds_of(processes(parent)) - before) / (rate * RUN_SECONDS)
+
         load_relay(url, 32)
         rates: dict[int, dict[str, float]] = {}
-        costs: dict[int, float] = {}
+        costs: dict[int, tuple[float, float]] = {}
         for clients in CLIENT_COUNTS:
             samples: dict[str, list[float]] = {"ours": [], "direct": [], "plain": [], "single": []}
-            used = []
+            used: list[tuple[float, float]] = []
             for _ in range(runs):
-                before = seconds_of(processes(pid))
-                load = load_relay(url, clients)
-                used.append((seconds_of(processes(pid)) - before) / (load.rate * RUN_SECONDS))
-                samples["ours"].append(load.rate)
+                acknowledged, cost = measure_cost(url, pid, clients)
+                used.append((cost, measure_cost(empty, empty_pid, clients)[1]))
+                samples["ours"].append(acknowledged)
                 samples["direct"].append(direct(clients).rate)
                 samples["plain"].append(load_relay(plain, clients).rate)
                 samples["single"].append(load_relay(single, clients).rate)
             rates[clients] = {name: statistics.median(values) for name, values in samples.items()}
-            costs[clients] = statistics.median(used)
+            costs[clients] = (
+                statistics.median(ours for ours, _ in used),
+                statistics.median(theirs for _, theirs in used),
+            )
         best = max(rates, key=lambda clients: rates[clients]["ours"])
         for side, against, goal in (
-            ("direct", "the Collector's own, single-record posts", 0.4),
+            ("direct", POSTS, 0.4),
             ("plain", "a plain relay, as many workers", 10),
             ("single", "a plain relay, one worker", 0),
         ):
@@ -199,34 +241,58 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
                     *(against, f"{rate['ours']:,.0f}", f"{rate[side]:,.0f}", f"{ratio:.2f}"),
                     *goal_cells,
                 )
+        for clients, (cost, theirs) in costs.items():
+            has_goal = clients == CLIENT_COUNTS[0]
+            goal_cells = ("<= 1.7", verdict(cost <= 1.7 * theirs)) if has_goal else ("-", "-")
+            yield row(
+                f"processor time of a start, {clients:,} clients",
+                *("an empty handler", f"{cost * 1e6:.0f} µs", f"{theirs * 1e6:.0f} µs"),
+                *(f"{cost / theirs:.2f}", *goal_cells),
+            )
         half = int(rates[best]["ours"] / 2)
-        for apart, what, goal in (
-            (SECONDS_BETWEEN_CLIENTS, "p99 at half of that rate, 256 clients", 25e-3),
-            (0, "the same, and the 256 call at the same moment", 0),
+        for apart, what, has_goal in (
+            (SECONDS_BETWEEN_CLIENTS, "p99 at half of that rate, 256 clients", True),
+            (0, "the same, and the 256 call at the same moment", False),
         ):
-            seconds = statistics.median(
-                [load_relay(url, 256, half, apart).p99 for _ in range(runs)]
+            pairs = [
+                [load_relay(to, 256, half, apart).p99 for to in (url, empty)] for _ in range(runs)
+            ]
+            seconds, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+            goal_cells = ("<= 1.2", verdict(seconds <= 1.2 * theirs)) if has_goal else ("-", "-")
+            yield row(
+                what,
+                *("an empty handler", f"{seconds * 1e3:.1f} ms", f"{theirs * 1e3:.1f} ms"),
+                *(f"{seconds / theirs:.2f}", *goal_cells),
             )
+        peak, empty_peak = (peak_of(processes(parent)) for parent in (pid, empty_pid))
+        cells = (f"{peak:.0f} MiB", f"{empty_peak:.0f} MiB", f"{peak / empty_peak:.2f}")
+        what = f"peak memory of a worker, {CLIENT_COUNTS[-1]:,} clients"
+        yield row(what, "an empty handler", *cells, "<= 2", verdict(peak <= 2 * empty_peak))
+        sides = {
+            "ours": (url, call, "application/proto"),
+            "an empty handler": (empty, call, "application/proto"),
+            POSTS: (f"{endpoint}/v1/logs", record, "application/x-protobuf"),
+        }
+        yield from overload_rows(sides, runs)
+
+
+def overload_rows(sides: dict[str, tuple[str, Path, str]], runs: int) -> Iterator[str]:
+    """Measure calls that have a connection each, and yield the rows of the page."""
+    for rate in OVERLOAD_RATES:
+        samples: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(runs):
+            for name, call in sides.items():
+                samples[name].append(Burst(*call, rate, OVERLOAD_SECONDS).share)
+        shares = {name: statistics.median(values) for name, values in samples.items()}
+        ours = shares.pop("ours")
+        for against, share in shares.items():
             goal_cells = (
-                (f"<= {goal * 1e3:.0f} ms", verdict(seconds <= goal)) if goal else ("-", "-")
+                (">= 0.9", verdict(ours >= 0.9 * share)) if against != POSTS else ("-", "-")
             )
-            yield row(what, "-", f"{seconds * 1e3:.1f} ms", "-", "-", *goal_cells)
-        for clients, cost in costs.items():
-            growth = cost / costs[CLIENT_COUNTS[0]]
-            cells = (
-                f"{cost * 1e6:.0f} µs",
-                f"{costs[CLIENT_COUNTS[0]] * 1e6:.0f} µs",
-                f"{growth:.2f}",
+            yield row(
+                f"acknowledged share of {rate:,} calls a second, a connection each",
+                *(against, f"{ours:.1%}", f"{share:.1%}", f"{ours / share:.2f}", *goal_cells),
             )
-            what = f"processor time of a start, {clients:,} clients"
-            yield row(what, f"{CLIENT_COUNTS[0]} clients", *cells, "<= 1.1", verdict(growth <= 1.1))
-        peak = peak_of(processes(pid))
-    with relay("empty", folder) as (url, pid):
-        Load(url, call, "application/proto", clients=CLIENT_COUNTS[-1])
-        empty = peak_of(processes(pid))
-    cells = (f"{peak:.0f} MiB", f"{empty:.0f} MiB", f"{peak / empty:.2f}")
-    what = f"peak memory of a worker, {CLIENT_COUNTS[-1]:,} clients"
-    yield row(what, "empty handler", *cells, "<= 2", verdict(peak <= 2 * empty))
 
 
 def main() -> None:

@@ -185,7 +185,7 @@ def test_help_of_every_command(
     assert examples_in(text)
 
 
-EXTRAS = ("run", "relay", "completion")
+EXTRAS = ("run", "relay", "report", "completion")
 
 
 def examples_in(text: str) -> list[list[str]]:

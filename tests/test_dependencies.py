@@ -22,6 +22,7 @@ EXTRAS = {
     "run": {"run"},
     "connect": {"run"},
     "relay": {"run", "relay"},
+    "report": {"report"},
     "cli/completion.py": {"completion"},
 }
 # A distribution that only requires another one, which has the modules.

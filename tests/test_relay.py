@@ -1,11 +1,13 @@
 """The process of the relay, between agents and Collectors."""
 
+import contextlib
 import gzip
 import http.client
 import os
 import re
 import signal
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +22,7 @@ from connectrpc.codec import proto_binary_codec, proto_json_codec
 from connectrpc.compression.gzip import GzipCompression
 from connectrpc.errors import ConnectError
 from connectrpc.protocol import ProtocolType
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -721,11 +724,14 @@ def test_stop(tmp_path: Path, number: signal.Signals) -> None:
         assert sum(map(len, exported_session_ids(standin))) == 11
 
 
-def test_workers(tmp_path: Path) -> None:
-    """Workers share the calls, and a worker that is killed is replaced."""
+@pytest.mark.parametrize("warnings", ["error", "always"])
+def test_workers(tmp_path: Path, warnings: str) -> None:
+    """Workers share the calls, and a worker that is killed is replaced, without a warning."""
     with (
         HTTPStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, "--workers", "2") as relay,
+        running_relay(
+            tmp_path, standin.endpoint, "--workers", "2", PYTHONWARNINGS=warnings
+        ) as relay,
     ):
         before = relay.worker_pids()
         assert len(before) == 2
@@ -735,6 +741,83 @@ def test_workers(tmp_path: Path) -> None:
         session_ids = [new_session_id() for _ in range(20)]
         assert {relay.report(session_id) for session_id in session_ids} == {(200, "")}
         assert sorted(chain(*exported_session_ids(standin))) == sorted(session_ids)
+    # Python 3.12 and later warn of a fork in a process that has threads.
+    assert "Warning" not in relay.output()
+
+
+def test_main_process_killed(tmp_path: Path) -> None:
+    """A worker ends when the main process is killed, so that the port is free."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, "--workers", "2") as relay,
+    ):
+        relay.process.kill()
+        relay.process.wait()
+        wait_until(lambda: not relay.listens())
+
+
+SECRETS = ("0123456789abcdef-old", "0123456789abcdef-new")
+
+
+def write_certificate(folder: Path, authority: trustme.CA) -> str:
+    """Write a new certificate and its key, and return the certificate's serial number."""
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert")
+    issued.private_key_pem.write_to_path(folder / "key")
+    certificate = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    return f"{certificate.serial_number:X}"
+
+
+def report_over_tls(relay: Relay, secret: str, authority: trustme.CA) -> tuple[int, str]:
+    """Report a start, and return the HTTP status and the serial number of the certificate."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    connection = http.client.HTTPSConnection(
+        "localhost", relay.port, timeout=WAIT_SECONDS, context=context
+    )
+    body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
+    with contextlib.closing(connection):
+        connection.request("POST", f"/{secret}{PATH}", body, {"Content-Type": PROTO})
+        certificate: Any = connection.sock.getpeercert()
+        return connection.getresponse().status, certificate["serialNumber"].lstrip("0")
+
+
+def test_reload(tmp_path: Path) -> None:
+    """SIGHUP changes a valid secret and certificate without a lost call."""
+    secret_file, authority = tmp_path / "secret", trustme.CA()
+    old, new = SECRETS
+    serial_numbers = [write_certificate(tmp_path, authority)]
+    secret_file.write_text(f"{old}\n")
+    options = [f"--path-secret-file={secret_file}"]
+    options += [f"--tls-cert={tmp_path / 'cert'}", f"--tls-key={tmp_path / 'key'}"]
+    stop = threading.Event()
+    results: list[tuple[int, str]] = []
+
+    def call_until_stopped() -> None:
+        while not stop.is_set():
+            results.append(report_over_tls(relay, old, authority))
+
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, *options) as relay,
+    ):
+        secret_file.write_text("short\n")
+        relay.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "goes on with the old secrets" in relay.output())
+        secret_file.write_text(f"{old}\n{new}\n")
+        serial_numbers.append(write_certificate(tmp_path, authority))
+        before = relay.worker_pids()
+        with concurrently(*[call_until_stopped] * 4) as calls:
+            try:
+                relay.process.send_signal(signal.SIGHUP)
+                wait_until(lambda: not relay.worker_pids() & before)
+            finally:
+                stop.set()
+        for call in calls:
+            call.result()
+        assert {status for status, _ in results} == {200}
+        assert {serial_number for _, serial_number in results} == {*serial_numbers}
+        assert report_over_tls(relay, new, authority) == (200, serial_numbers[1])
 
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tbot_otel
+from support.otlp_files import make_start, to_line
 from support.processes import run_python
 from support.standins import GRPCStandin, HTTPStandin, Response
 from tbot_otel.testing import Auditor, AuditReport
@@ -164,13 +165,21 @@ SENDING_MODULES = [
     "run.server",
     "otlp.requests_session",
     *("relay.app", "relay.batch", "relay.committer", "relay.exporting", "relay.metrics"),
-    *("relay.problems", "relay.server"),
+    *("relay.log", "relay.problems", "relay.server"),
+]
+# Modules of the report, whose libraries start threads. The report sends nothing.
+REPORT_MODULES = [
+    "report.count",
+    "report.output",
+    "report.parse",
+    "report.reader",
+    "report.workers",
 ]
 STANDARD_LIBRARY_MODULES = [
     name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
     if (name := module.name.removeprefix("tbot_otel."))
-    not in (*LIBRARY_MODULES, *SENDING_MODULES, "__main__")
+    not in (*LIBRARY_MODULES, *SENDING_MODULES, *REPORT_MODULES, "__main__")
     # The tests of other programs import it.
     and name.partition(".")[0] != "testing"
 ]
@@ -252,6 +261,23 @@ def test_preview_and_status(command: list[str], environ: dict[str, str]) -> None
     status = 3 if command == ["status"] and not environ else 0
     script = COMMAND.format(words=command)
     assert_idle(audit_process(script, environ, status), TRANSPORTS)
+
+
+@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
+@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+def test_report(form: str, environ: dict[str, str], tmp_path: Path) -> None:
+    """`report` opens no socket, and imports no OpenTelemetry, with consent or without."""
+    file = tmp_path / "starts.jsonl"
+    file.write_text(to_line(make_start()))
+    words = ["report", str(file), "--format", form, "-o", str(tmp_path / "out")]
+    report = audit_process(COMMAND.format(words=words), environ)
+    assert not any(event.startswith("socket.") for event in report.events)
+    # The library of the charts has a pair of sockets for its signals, which has no address.
+    assert [name for name in report.names("socket") if not name.endswith("(unix)")] == []
+    assert report.names("process") == []
+    modules = [*report.names("import")]
+    assert [name for name in modules if f"{name}.".startswith((*OTLP, "opentelemetry."))] == []
+    assert "open" in report.events
 
 
 PIPELINE = """

@@ -1,6 +1,7 @@
 """The pytest plugin for programs that record starts, and its example."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,9 +73,11 @@ function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(0)
 sleep = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p)
 ctypes.CDLL(None).pthread_create(ctypes.byref(ctypes.c_ulong()), None, sleep, None)
 """
-NATIVE_SOCKET = """
+NATIVE_SOCKETS = """
 import ctypes
-ctypes.CDLL(None).socket(2, 1, 0)
+library = ctypes.CDLL(None)
+library.socket(2, 1, 0)
+library.listen(library.socket(2, 1, 0), 1)
 """
 NATIVE_FILE = """
 import ctypes
@@ -178,9 +181,9 @@ def test_native_code(tmp_path: Path) -> None:
     (thread,) = problems(helper(NATIVE_THREAD), cwd=tmp_path)
     assert thread.startswith("thread: ")
     assert thread.endswith(" (native)")
-    (socket,) = problems(helper(NATIVE_SOCKET), cwd=tmp_path)
-    assert socket.startswith("socket: socket:[")
-    assert socket.endswith("] is open")
+    opened, listening = problems(helper(NATIVE_SOCKETS), cwd=tmp_path)
+    assert re.fullmatch(r"socket: socket:\[\d+\] is open \(not connected\)", opened)
+    assert re.fullmatch(r"socket: socket:\[\d+\] is open \(tcp\)", listening)
 
 
 GRPC = """

@@ -133,6 +133,7 @@ class Official:
         http_port: int | None = None,
         *,
         tls: dict[str, str] | None = None,
+        exporters: dict[str, Any] | None = None,
     ) -> None:
         self.http_port = http_port or free_port()
         self.grpc_port = free_port()
@@ -144,12 +145,13 @@ class Official:
             name: {"endpoint": f"127.0.0.1:{port}", **({"tls": tls} if tls else {})}
             for name, port in (("http", self.http_port), ("grpc", self.grpc_port))
         }
+        exporters = exporters or {"file": {"path": str(self._file), "flush_interval": "50ms"}}
         config = {
             "receivers": {"otlp": {"protocols": protocols}},
-            "exporters": {"file": {"path": str(self._file), "flush_interval": "50ms"}},
+            "exporters": exporters,
             "service": {
                 "telemetry": {"metrics": {"level": "none"}},
-                "pipelines": {"logs": {"receivers": ["otlp"], "exporters": ["file"]}},
+                "pipelines": {"logs": {"receivers": ["otlp"], "exporters": [*exporters]}},
             },
         }
         self._config = folder / "collector.json"

@@ -22,6 +22,9 @@ GROUPS = {
         "emit": "send a start of tbot, and print the outcome",
         "relay": "receive the reports of many tbots, and send them to the Collector",
     },
+    "see what was collected": {
+        "report": "count the starts in the Collector's files, and print what they have in common",
+    },
     "other": {
         "completion": "print the completion script of a shell",
     },

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import io
 import json
+import os
+import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,9 +49,12 @@ if TYPE_CHECKING:
     from tbot_otel.relay.committer import Result
     from tbot_otel.relay.log import ChangeLog
 
-MAX_CONCURRENT_CALLS = 4096
-"""The most calls in a worker that wait for their export. One more is refused at once."""
-MAX_UNREAD_CALLS = 1024
+MAX_CONCURRENT_CALLS = 1536
+"""The most calls in a worker that wait for their export. One more is refused at once.
+
+That is three quarters of its connections. The rest is for health checks and new calls.
+"""
+MAX_UNREAD_CALLS = 1536
 """The most calls in a worker whose body has not arrived. One more ends the oldest of them."""
 BODY_TIMEOUT_SECONDS = 5.0
 """The longest time until a call's body has arrived."""
@@ -102,6 +107,7 @@ class RelayApp:
         self._probe: asyncio.Future[None] | None = None
         self._probed_at = float("-inf")
         self._sweeping: asyncio.Task[None] | None = None
+        self._parent_pid = os.getppid()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start. The server calls it in the worker (RSGI)."""
@@ -254,6 +260,9 @@ class RelayApp:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
             self._expire_calls()
+            if os.getppid() != self._parent_pid:
+                # The main process was killed. Its successor needs the port.
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _expire_calls(self) -> None:
         now = time.monotonic()

@@ -72,6 +72,15 @@ def is_writable(descriptor: int) -> bool:
     return bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))
 
 
+def socket_kind(inode: str) -> str:
+    """Return the kind of a socket that has an address or a peer."""
+    for name in ("tcp", "tcp6", "udp", "udp6", "unix"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/net/{name}") as file:
+            if any(f" {inode} " in f"{line.strip()} " for line in file):
+                return name
+    return "not connected"
+
+
 def has_child() -> bool:
     """Return whether this process has, or had, a child process. It leaves a zombie to its owner."""
     import resource
@@ -222,7 +231,7 @@ class Audit:
             # Native code may close it meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 if target.startswith("socket:"):
-                    found.append(("socket", f"{target} is open"))
+                    found.append(("socket", f"{target} is open ({socket_kind(target[8:-1])})"))
                 elif is_writable(descriptor):
                     found.append(("file", f"{target} is open"))
         found += [("thread", f"{name} (native)") for name in native_threads()]

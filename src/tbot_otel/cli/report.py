@@ -1,0 +1,194 @@
+"""Count the starts in a Collector's files, and print what they have in common.
+
+The files are those of the Collector's file exporter, or of --record: OTLP/JSON
+with one export per line, plain or compressed. A start counts once, also if it
+was sent twice. This sends nothing and needs no consent
+(TELEPORT_ANONYMOUS_TELEMETRY). It needs the extra: pip install
+'tbot-otel[report]'.
+
+Examples:
+  tbot-otel report /var/lib/otelcol/starts
+  tbot-otel report starts.jsonl --since 2026-01-01 --format html -o report.html
+
+Exit status: 0 = the report was written; 1 = it could not be written; 2 = a
+usage error, or a file that cannot be read.
+
+All options and the JSON format:
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/report.md
+"""
+
+import argparse
+import contextlib
+import re
+import signal
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from tbot_otel.errors import TbotOtelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import NoReturn
+
+    from tbot_otel.cli._parser import Parser
+    from tbot_otel.report.reader import File
+
+FORMATS = ("terminal", "html", "json", "csv", "parquet")
+_REQUIRED_MODULES = ("duckdb", "jinja2", "msgspec", "numpy", "rich", "vl_convert")
+_EPOCH = date(1970, 1, 1)
+
+
+class _OptionError(TbotOtelError):
+    """An option is invalid."""
+
+
+def configure(parser: "Parser") -> None:
+    """Add the options."""
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a file, a folder or a pattern of the files"
+    )
+    for option, brief in (
+        ("--since", "the first day to count, as YYYY-MM-DD (UTC)"),
+        ("--until", "the day after the last one to count"),
+    ):
+        parser.add_argument(option, type=_parse_day, metavar="DATE", help=brief)
+    parser.add_argument(
+        "--min-group",
+        type=_parse_count,
+        default=5,
+        metavar="N",
+        help="fold the rows of a table that stand for fewer than N starts into one line (5)",
+    )
+    parser.add_allow_helper()
+    parser.add_argument(
+        "--format",
+        type=_parse_format,
+        default="terminal",
+        metavar="FORMAT",
+        help="terminal, html, json, or the starts themselves, a row each, which are not folded: "
+        "csv, parquet",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", help="write to OUT, and replace it")
+
+
+def _parse_day(text: str) -> date:
+    if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+        with contextlib.suppress(ValueError):
+            return date.fromisoformat(text)
+    raise argparse.ArgumentTypeError("expected a day, YYYY-MM-DD")
+
+
+def _parse_count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII):
+        raise argparse.ArgumentTypeError("expected a number from 1 to 999999999")
+    return int(text)
+
+
+def _parse_format(text: str) -> str:
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(FORMATS)}")
+    return text
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report."""
+    from importlib.util import find_spec
+
+    if not all(map(find_spec, _REQUIRED_MODULES)):
+        raise _OptionError("expected the extra: pip install 'tbot-otel[report]'")
+    if options.since and options.until and options.since >= options.until:
+        raise _OptionError("--since, --until: expected an earlier day for --since")
+    if options.output is None and options.format == "parquet" and sys.stdout.isatty():
+        raise _OptionError("--format: expected -o OUT, because parquet is not text")
+    from tbot_otel.report.output import Output, OutputError
+    from tbot_otel.report.reader import find_files, printable
+
+    files = find_files(options.files)
+    for file in files:
+        if file.is_empty:
+            print(f"tbot-otel report: {printable(file.path)}: the file is empty", file=sys.stderr)
+    if all(file.is_empty for file in files):
+        return 2
+    _exit_on_signals()
+    with Output(options.output) as output, _temporary_folder() as folder:
+        try:
+            content = _read(options, files, folder)
+        finally:
+            _check_signals()
+        try:
+            output.write(content)
+        except OutputError as error:
+            print(f"tbot-otel report: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+_received_signal = 0
+
+
+def _exit_on_signals() -> None:
+    """Exit on signals, so that the temporary files are removed."""
+    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit_on_signal)
+
+
+def _exit_on_signal(number: int, _: object) -> "NoReturn":
+    global _received_signal
+    _received_signal = number
+    sys.exit(128 + number)
+
+
+def _check_signals() -> None:
+    """Exit if a signal has arrived. Some libraries swallow or replace a handler's exception."""
+    if _received_signal:
+        sys.exit(128 + _received_signal)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> "Iterator[Path]":
+    """Create a folder that only its owner can read, and remove it."""
+    from tbot_otel.report.reader import naming
+
+    with naming(tempfile.gettempdir()):
+        folder = tempfile.TemporaryDirectory(prefix="tbot-otel-", ignore_cleanup_errors=True)
+    with folder as name:
+        yield Path(name)
+
+
+def _read(options: argparse.Namespace, files: "Sequence[File]", folder: Path) -> bytes | Path:
+    """Return the report, or a file that has it."""
+    from tbot_otel.report import render
+    from tbot_otel.report.count import StartCounter
+    from tbot_otel.report.reader import read_blocks
+    from tbot_otel.report.workers import Options, parse_blocks
+
+    first = (options.since or _EPOCH) - _EPOCH
+    last = (options.until or date.max) - _EPOCH
+    parsing = Options(first.days, last.days - 1, tuple(options.allowed_helpers))
+    blocks = (block for file in files for block in read_blocks(file))
+    with contextlib.closing(StartCounter(folder)) as counter:
+        with render.progress_bar(sum(file.size for file in files)) as advance:
+            for block, chunk in parse_blocks(blocks, parsing):
+                _check_signals()
+                counter.add(chunk, block.unreadable)
+                advance(block.size)
+        counter.finish()
+        if options.format in ("csv", "parquet"):
+            return counter.write_starts(options.format)
+        report = counter.report(options.min_group)
+    if options.format == "json":
+        return render.to_json(report)
+    if options.format == "html":
+        return render.to_html(report, options.min_group)
+    is_file = options.output is not None
+    return render.to_text(
+        report,
+        options.min_group,
+        encoding="utf-8" if is_file else sys.stdout.encoding,
+        is_terminal=not is_file and sys.stdout.isatty(),
+    )

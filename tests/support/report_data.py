@@ -1,0 +1,255 @@
+"""Generated starts, and the report of them by the plainest counting."""
+
+import functools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from tbot_otel.report.tables import NOT_REPORTED, TABLES, Report, Table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tbot_otel.report.tables import Records, Row
+
+FIRST_DAY = date(2026, 8, 3)
+RELEASES = (
+    *(
+        "17.5.4",
+        "17.7.1",
+        "18.0.0",
+        "18.1.2",
+        "18.1.5",
+        "18.2.0",
+        "18.2.1",
+        "18.3.0",
+        "18.4.0",
+    ),
+)
+
+
+class Start(NamedTuple):
+    """One start: the columns of every table."""
+
+    day: str
+    run_mode: str = "daemon"
+    join_type: str = "token"
+    version: str = "18.3.0"
+    helper: str = ""
+    helper_version: str = ""
+    destinations: str = "other"
+    destination_count: int = 1
+    os_type: str = "linux"
+    host_arch: str = "amd64"
+
+
+def make_report(
+    starts: Iterable[Start],
+    *,
+    min_group: int = 5,
+    duplicate: int = 0,
+    unreadable: int = 0,
+    refused: dict[str, int] | None = None,
+) -> Report:
+    """The report of these starts."""
+    rows = list(starts)
+    days = sorted({start.day for start in rows})
+    records: Records = {
+        "read": len(rows) + duplicate + sum((refused or {}).values()),
+        "duplicate": duplicate,
+        "refused": refused or {},
+        "unreadable": unreadable,
+    }
+    return {
+        "starts": len(rows),
+        "period": {"first": days[0] if days else None, "last": days[-1] if days else None},
+        "records": records,
+        "tables": {
+            name: _count(rows, columns, 1 if name == "day" else min_group)
+            for name, columns in TABLES.items()
+        },
+    }
+
+
+def _count(starts: list[Start], columns: tuple[str, ...], min_group: int) -> Table:
+    groups = Counter(tuple(getattr(start, column) for column in columns) for start in starts)
+    ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    if columns[0] == "day":
+        ordered.sort(key=lambda item: item[0][0])
+    rows: list[Row] = []
+    for values, count in ordered:
+        if count >= min_group:
+            row: Row = dict(zip(columns, values, strict=True))
+            rows.append({**row, "starts": count})
+    small = [count for _, count in ordered if count < min_group]
+    return {"rows": rows, "folded": {"groups": len(small), "starts": sum(small)}}
+
+
+# How common each value is: of one-shot starts (CI jobs) and of daemons. A pair grows from the first
+# to the second number over the period.
+_JOIN_TYPES: dict[str, dict[str, tuple[float, float]]] = {
+    "one-shot": {
+        "github": (30, 70),
+        "gitlab": (12, 12),
+        "token": (4, 4),
+        "circleci": (2.5, 2.5),
+        "bitbucket": (0.03, 0.03),
+    },
+    "daemon": {
+        "iam": (20, 20),
+        "kubernetes": (15, 25),
+        "token": (16, 6),
+        "tpm": (4, 4),
+        "gcp": (3, 3),
+        "azure": (2, 2),
+        "bound_keypair": (0, 6),
+        "": (0.4, 0.4),
+    },
+}
+_DESTINATIONS: dict[str, dict[str, float]] = {
+    "one-shot": {
+        "kubernetes": 34,
+        "other": 20,
+        "application": 8,
+        "application+kubernetes": 3,
+        "": 0.5,
+    },
+    "daemon": {
+        "other": 50,
+        "application": 14,
+        "database": 9,
+        "kubernetes": 9,
+        "database+other": 2,
+        "application+database": 4,
+        "application+other": 1.5,
+        "application+database+kubernetes+other": 0.05,
+    },
+}
+_HELPERS: dict[str, float] = {
+    "gha:teleport-actions/auth-k8s": 5,
+    "gha:teleport-actions/auth": 4,
+    "gha:teleport-actions/auth-application": 1,
+}
+_HELPER_VERSIONS: dict[str, float] = {"2.1.2": 5, "2.0.3": 3, "1.0.0": 0.5}
+_OS_TYPES: dict[str, float] = {"linux": 93, "darwin": 3, "windows": 3, "freebsd": 0.01}
+_ARCHITECTURES: dict[str, float] = {"amd64": 78, "arm64": 21}
+
+
+def simulate(
+    days: int, count: int, *, seed: int = 1, releases: tuple[str, ...] = RELEASES
+) -> list[Start]:
+    """Starts of a fleet: fewer on weekends, more with time, and releases that are taken up.
+
+    Args:
+        days: How many days, from `FIRST_DAY`.
+        count: How many starts.
+        seed: Of the random choices.
+        releases: The versions. The first two are there at the start; the others come out evenly.
+    """
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    calendar = [FIRST_DAY + timedelta(n) for n in range(days)]
+    traffic = [
+        (0.35 if day.weekday() > 4 else 1) * (1 + n / days) for n, day in enumerate(calendar)
+    ]
+    return [
+        _simulate_start(chance, calendar[n].isoformat(), n, days, releases)
+        for n in sorted(chance.choices(range(days), traffic, k=count))
+    ]
+
+
+def _simulate_start(
+    chance: random.Random, day: str, n: int, days: int, releases: tuple[str, ...]
+) -> Start:
+    progress = n / days
+    run_mode = "one-shot" if chance.random() < 0.55 + 0.15 * progress else "daemon"
+    join_type = _pick(
+        chance,
+        {
+            name: first + (last - first) * progress
+            for name, (first, last) in _JOIN_TYPES[run_mode].items()
+        },
+    )
+    helped = run_mode == "one-shot" and join_type == "github" and chance.random() < 0.6
+    destinations = _pick(chance, _DESTINATIONS[run_mode])
+    kinds = destinations.split("+") if destinations else []
+    relayed = chance.random() < 0.12
+    return Start(
+        day=day,
+        run_mode=run_mode,
+        join_type=join_type,
+        version=_pick(chance, _adoption(n, days, releases)),
+        helper=_pick(chance, _HELPERS) if helped else "",
+        helper_version=_pick(chance, _HELPER_VERSIONS) if helped else "",
+        destinations=destinations,
+        destination_count=len(kinds) + (int(chance.expovariate(1)) if kinds else 0),
+        os_type=NOT_REPORTED if relayed else _pick(chance, _OS_TYPES),
+        host_arch=NOT_REPORTED if relayed else _pick(chance, _ARCHITECTURES),
+    )
+
+
+@functools.cache
+def _adoption(n: int, days: int, releases: tuple[str, ...]) -> dict[str, float]:
+    """How common each release is on a day: half of a fleet has moved after about 12 days."""
+    released = [max(0, (index - 1) * days // len(releases)) for index in range(len(releases))]
+    return {
+        version: 6.0**index / (1 + 2 ** ((released[index] + 12 - n) / 4))
+        for index, version in enumerate(releases)
+        if n >= released[index]
+    }
+
+
+def _pick(chance: random.Random, weights: dict[str, float]) -> str:
+    return chance.choices([*weights], [*weights.values()])[0]
+
+
+def example_report() -> Report:
+    """90 days, 40,000 starts, nine versions: the report of the pictures."""
+    return make_report(
+        simulate(90, 40_000),
+        duplicate=212,
+        unreadable=1,
+        refused={"other_signal": 3, "other_event": 1_904, "invalid_session_id": 17},
+    )
+
+
+HOSTILE_VALUES = (
+    "</script><img src=x onerror=alert(1)>",
+    "\" onmouseover='alert(1)' style=\"position:fixed",
+    "}</style><script>alert(1)</script>",
+    "{{ report }}{% include 'page.css' %}&lt;b&gt;",
+    "\x1b[31mred\x07\x00\r\n",
+    "abc\u202edef\u200f",
+    "\u062e\u0627\u062f\u0645 \u0627\u0644\u0627\u062e\u062a\u0628\u0627\u0631",
+    "x" * 300,
+    "[bold]9[/bold]:warning:",
+)
+"""Values that policy would refuse, but that must never act if they come through."""
+
+
+def _hostile_report() -> Report:
+    # The value with quotes grows, so that the page's sentences name it too.
+    return make_report(
+        Start(f"2026-08-0{day}", value, value, value, value, value, value, day, value, value)
+        for value in HOSTILE_VALUES
+        for day in range(1, 9)
+        for _ in range(6 * day if value == HOSTILE_VALUES[1] else 6)
+    )
+
+
+def _years_report() -> Report:
+    releases = tuple(f"{14 + n // 6}.{n % 6}.{n * 7 % 4}" for n in range(36))
+    return make_report(simulate(1_095, 30_000, releases=releases))
+
+
+REPORTS: dict[str, Callable[[], Report]] = {
+    "example": example_report,
+    "empty": lambda: make_report([], refused={"other_event": 3}, unreadable=2),
+    "one": lambda: make_report([Start("2026-08-03")], min_group=1),
+    "one-folded": lambda: make_report([Start("2026-08-03")]),
+    "day": lambda: make_report(simulate(1, 400)),
+    "week": lambda: make_report(simulate(6, 40)),
+    "years": _years_report,
+    "hostile": _hostile_report,
+}
+"""Reports of every size."""
