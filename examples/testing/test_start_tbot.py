@@ -1,4 +1,4 @@
-"""The tests of the helper, with `true` in place of tbot."""
+"""The tests of the helper, with `cat` in place of tbot: it runs until its input ends."""
 
 import subprocess
 import sys
@@ -18,8 +18,8 @@ HELPER = [sys.executable, str(Path(__file__).with_name("start_tbot.py"))]
 @pytest.mark.parametrize("refusal", REFUSALS, ids=str)
 def test_silent_without_consent(tbot_silence: Auditor, refusal: Mapping[str, str]) -> None:
     """Without consent, the helper starts tbot and does nothing else."""
-    report = tbot_silence.assert_silent([*HELPER, "true"], env=refusal)
-    assert report.names("process") == ["subprocess.Popen true"]
+    report = tbot_silence.assert_silent([*HELPER, "cat"], env=refusal)
+    assert report.names("process") == ["subprocess.Popen cat"]
 
 
 def test_exit_status(tbot_silence: Auditor) -> None:
@@ -28,9 +28,11 @@ def test_exit_status(tbot_silence: Auditor) -> None:
 
 
 def test_start(tbot_starts: StartReceiver) -> None:
-    """With consent, one start arrives, and it has these attributes."""
-    subprocess.run([*HELPER, "true"], check=True)
-    (start,) = tbot_starts.wait()
+    """With consent, one start arrives while tbot runs, and it has these attributes."""
+    with subprocess.Popen([*HELPER, "cat"], stdin=subprocess.PIPE) as helper:
+        (start,) = tbot_starts.wait()
+        helper.communicate()
+    assert helper.returncode == 0
     assert start.event_name == "tbot.start"
     assert start.attributes["tbot.run_mode"] == "one-shot"
     assert start.attributes["tbot.join_type"] == "github"

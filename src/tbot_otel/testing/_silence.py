@@ -216,8 +216,12 @@ def _wait(process: subprocess.Popen[bytes], variable: str, timeout: float) -> No
                 raise subprocess.TimeoutExpired(process.args, timeout)  # noqa: TRY301 - kills first
             time.sleep(_POLL_INTERVAL_SECONDS)
     except BaseException:
-        for pid in _processes_with(variable):
-            os.kill(pid, signal.SIGKILL)
+        while pids := _processes_with(variable):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(_POLL_INTERVAL_SECONDS)
         process.wait()
         raise
 

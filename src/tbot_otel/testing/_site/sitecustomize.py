@@ -146,6 +146,7 @@ class Audit:
         """Begin the audit of a process."""
         self._events: dict[str, None] = {}
         self._named_threads: dict[int, None] = {}
+        self._popen: str | None = None
         self._main_thread = _thread.get_ident()
         self._first_descriptors = {*open_descriptors().values()}
         self._last_thread_id = next_thread_id()
@@ -202,8 +203,11 @@ class Audit:
             self._write("socket", f"{event[7:]} {':'.join(map(to_text, values[:2]))}")
         elif event in PROCESS_EVENTS:
             words = arguments[1] if len(arguments) > 1 else "".join(map(to_text, arguments))
-            words = [*words] if isinstance(words, tuple) else words
-            self._write("process", f"{event} {to_text(words)}".rstrip())
+            command = to_text([*words] if isinstance(words, tuple) else words)
+            # Since Python 3.13, subprocess may call os.posix_spawn.
+            if (event, command) != ("os.posix_spawn", self._popen):
+                self._write("process", f"{event} {command}".rstrip())
+            self._popen = command if event == "subprocess.Popen" else None
             if event == "os.exec":
                 self.end()
 
