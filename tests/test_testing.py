@@ -73,6 +73,13 @@ function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(0)
 sleep = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p)
 ctypes.CDLL(None).pthread_create(ctypes.byref(ctypes.c_ulong()), None, sleep, None)
 """
+NATIVE_THREAD_IN_PYTHON = """
+import ctypes
+library, thread = ctypes.CDLL(None), ctypes.c_ulong()
+function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda _: None)
+library.pthread_create(ctypes.byref(thread), None, function, None)
+library.pthread_join(thread, None)
+"""
 NATIVE_SOCKETS = """
 import ctypes
 library = ctypes.CDLL(None)
@@ -140,6 +147,9 @@ IN_CHILD = f"{sys.executable} -c import os; os.mkdir('new')"
         ),
         pytest.param(THREAD, THREAD_NAMES, id="thread"),
         pytest.param(RAW_THREAD, RAW_THREAD_NAMES, id="raw thread"),
+        pytest.param(
+            NATIVE_THREAD_IN_PYTHON, ["thread: a thread that ran Python"], id="native thread"
+        ),
         pytest.param("open('new', 'a')", ["file: open new"], id="file"),
         pytest.param("os.mkdir('new')", ["file: os.mkdir new"], id="folder"),
         pytest.param(
@@ -317,6 +327,27 @@ def test_starts(tbot_starts: StartReceiver) -> None:
     assert first.session_id == session.id != second.session_id
     assert first.timestamp == session.started
     assert tbot_starts.received == [first, second]
+
+
+TBOT = """
+import os, sys, uuid
+sys.path.insert(0, TESTS)
+from support import agent
+report = agent.build_request(str(uuid.uuid4()), oneshot=True)
+print(agent.call_with_runtime(os.environ["TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"], report))
+""".replace("TESTS", repr(str(Path(__file__).parent)))
+
+
+def test_start_under_run(tbot_starts: StartReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of a tbot under `run` arrives, and that of another tbot stays on the machine."""
+    tbot = [sys.executable, "-c", TBOT]
+    done = subprocess.run(tbot, check=True, capture_output=True, text=True)
+    assert done.stdout == "unimplemented\n"
+    monkeypatch.delenv("TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS")
+    command = [sys.executable, "-m", "tbot_otel", "run", "--", *tbot]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (start,) = tbot_starts.wait()
+    assert start.attributes["tbot.run_mode"] == "one-shot"
 
 
 def test_too_few_starts(tbot_starts: StartReceiver) -> None:
