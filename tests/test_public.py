@@ -107,6 +107,12 @@ NAME_RELEASES = {
     "docs/benchmarks.md",  # the release that was measured
     "docs/benchmarks-relay.md",
     "docs/events.md",  # generated from the registry
+    # Pinned there; tests/test_example_files.py compares them with the version.
+    "examples/relay/Containerfile",
+    "examples/relay/kubernetes.yaml",
+    "examples/run/Containerfile",
+    "examples/run/actions.yaml",
+    "examples/run/workflow.yaml",
     "examples/run/sidecar.yaml",  # the tag of the reader's own image
     "src/tbot_otel/cli/_weaver.py",  # an example
     "src/tbot_otel/cli/events.py",  # an example
