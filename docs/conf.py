@@ -24,7 +24,14 @@ NAVIGATION = {
         "docs/testing",
         "docs/api",
     ],
-    "Trust": ["docs/events", "docs/delivery", "docs/release", "SECURITY"],
+    "Trust": [
+        "docs/privacy",
+        "docs/events",
+        "docs/delivery",
+        "docs/reliability",
+        "docs/release",
+        "SECURITY",
+    ],
     "Project": [
         "docs/architecture",
         "docs/compatibility",
