@@ -10,6 +10,7 @@ import socket
 import socketserver
 import ssl
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ from support.core import parse_responses
 from support.forwarder import exchange, running_forwarder
 from support.messages import encode_request, encode_start, http_request, new_session_id
 from support.otlp import received_records
-from support.processes import WAIT_SECONDS, free_port, run_python
+from support.processes import BASE_ENVIRON, WAIT_SECONDS, free_port, run_python
 from support.relay import running_relay
 from support.run import Command, exporting_to
 from support.standins import HTTPStandin, Response, silent_port
@@ -320,6 +321,19 @@ def test_read_only(tmp_path: Path) -> None:
         with running_relay(tmp_path, collector.endpoint, wrapper=wrapper) as relay:
             assert relay.report() == (200, "")
     assert len(received_records(collector.requests)) == 3
+
+
+def test_no_shared_memory() -> None:
+    """Without shared memory, a relay says in one line that it needs some, and does not start."""
+    words = [*read_only(), sys.executable, "-m", "tbot_otel", "relay"]
+    listen = f"--listen=127.0.0.1:{free_port()}"
+    done = subprocess.run(
+        [*words, listen], env=BASE_ENVIRON, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    problem = "expected a writable /dev/shm, which the workers share"
+    assert done.stderr.splitlines()[-1] == f"tbot-otel relay: {problem}"
+    assert "Traceback" not in done.stderr
 
 
 def test_huge_environment(tmp_path: Path) -> None:
