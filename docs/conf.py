@@ -21,6 +21,7 @@ NAVIGATION = {
         "docs/relay",
         "docs/scale",
         "docs/report",
+        "docs/testing",
         "docs/api",
     ],
     "Trust": [
