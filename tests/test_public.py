@@ -106,6 +106,7 @@ NAME_RELEASES = {
     "CHANGELOG.md",
     "docs/benchmarks.md",  # the release that was measured
     "docs/benchmarks-relay.md",
+    "docs/release.md",  # an example
     "docs/events.md",  # generated from the registry
     # Pinned there; tests/test_example_files.py compares them with the version.
     "examples/relay/Containerfile",
