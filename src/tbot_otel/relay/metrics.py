@@ -87,9 +87,8 @@ class Metrics:
         attributes: dict[str, str | int] = {"http.response.status_code": status}
         self._in_flight.add(-1)
         self._call_duration.record(seconds, attributes)
-        if reason:
-            attributes["error.type"] = reason
-        self._calls.add(1, attributes)
+        # A new mapping, because SDKs before 1.45 keep the one that they are given.
+        self._calls.add(1, {**attributes, "error.type": reason} if reason else attributes)
 
     def record_export(self, size: int, seconds: float, *, delivered: bool) -> None:
         """Record the size and duration of an export."""

@@ -157,7 +157,7 @@ def read_blocks(file: File) -> Iterator[Block]:
         rest = b""
         skipped = position = 0
         is_skipping = False
-        while chunk := stream.read(BLOCK_BYTES):
+        while chunk := _read_chunk(stream):
             if is_skipping:
                 _, newline, chunk = chunk.partition(b"\n")
                 is_skipping = not newline
@@ -176,8 +176,19 @@ def read_blocks(file: File) -> Iterator[Block]:
 
 
 class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes:
+    def read1(self, size: int, /) -> bytes:
         """Return at least a byte, or nothing at the end."""
+
+
+def _read_chunk(stream: _Stream) -> bytes:
+    # Not with one call: while that waits for the rest of a pipe, a signal that has arrived just
+    # before would not be handled.
+    parts: list[bytes] = []
+    size = 0
+    while size < BLOCK_BYTES and (part := stream.read1(BLOCK_BYTES - size)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _open_stream(raw: BinaryIO) -> _Stream:
@@ -207,7 +218,7 @@ class _FrameStream:
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
 
-    def read(self, _size: int, /) -> bytes:
+    def read1(self, _size: int, /) -> bytes:
         head = self._raw.read(_LENGTH_BYTES)
         length = int.from_bytes(head)
         if not head:
