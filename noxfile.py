@@ -1,9 +1,11 @@
 """The sessions: each installs its lock file, then runs its checks."""
 
+import hashlib
 import os
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -16,9 +18,9 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ("newest", "oldest")
 
 TESTED = ("newest", "oldest")
-GROUPS = (*TESTED, "quickstart", "rotel", "nox", "mutation", "fuzz")
+GROUPS = (*TESTED, "quickstart", "docs", "release", "rotel", "nox", "mutation", "fuzz")
 # These groups are independent of the package's own dependencies.
-TOOLS = ("rotel", "nox", "mutation", "fuzz")
+TOOLS = ("release", "rotel", "nox", "mutation", "fuzz")
 SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 MESSAGES = "src/tbot_otel/connect/tbot_pb.py"
 
@@ -117,6 +119,87 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in the folder site, and check it."""
+    install(session, "docs")
+    shutil.rmtree("site", ignore_errors=True)
+    # -E builds every page again, so that each warning is seen.
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "-c", "docs", ".", "site")
+    shutil.copy("site/README.html", "site/index.html")
+    session.run("python", "docs/check.py", "site")
+
+
+@nox.session
+def reproducible(session: nox.Session) -> None:
+    """Build the sdist and the wheel of the last commit twice, compare them, and keep them in dist.
+
+    The builds differ in the folder, the umask, the time zone and the times of the files.
+    """
+    session.install("--require-hashes", "-r", "requirements/release.txt")
+    folder = Path(session.create_tmp()).resolve()
+    builds = []
+    for name, umask, zone, modified in (
+        ("a", "077", "UTC", "now"),
+        ("another folder/b", "002", "Asia/Kathmandu", "2001-02-03"),
+    ):
+        sources = folder / name
+        shutil.rmtree(sources, ignore_errors=True)
+        script = (
+            f"umask {umask} && git clone -q . '{sources}' && cd '{sources}' && "
+            f"git ls-files -z | xargs -0 touch -d {modified} && hatchling build"
+        )
+        # Without this variable, hatchling dates every file 2020-02-02.
+        session.run(
+            "sh", "-euc", script, env={"TZ": zone, "SOURCE_DATE_EPOCH": None}, external=True
+        )
+        builds.append({path.name: path.read_bytes() for path in sources.glob("dist/*")})
+    if builds[0] != builds[1] or len(builds[0]) != 2:
+        session.error(f"the builds differ: compare {folder}/a/dist and {sources}/dist")
+    Path("dist").mkdir(exist_ok=True)
+    for name, content in builds[0].items():
+        Path("dist", name).write_bytes(content)
+        session.log(f"{hashlib.sha256(content).hexdigest()}  dist/{name}")
+
+
+def install_dependencies(session: nox.Session, *extras: str) -> str:
+    """Install what the package depends on, in a new environment; return its interpreter."""
+    python = f"{session.create_tmp()}/dependencies/bin/python"
+    session.run("uv", "venv", "--quiet", "--clear", f"{session.create_tmp()}/dependencies")
+    session.run(
+        *("uv", "pip", "install", "--quiet", f"--python={python}", "-r", "pyproject.toml"),
+        *("--constraints", "requirements/newest.txt", *extras),
+    )
+    return python
+
+
+@nox.session
+def licenses(session: nox.Session) -> None:
+    """Check the licenses of all dependencies against the list in pyproject.toml."""
+    session.install("--require-hashes", "-r", "requirements/release.txt")
+    python = install_dependencies(session, "--all-extras")
+    session.run("pip-licenses", f"--python={python}", "--with-system")
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write a CycloneDX bill of materials for the package, and for each extra, to dist."""
+    session.install("--require-hashes", "-r", "requirements/release.txt")
+    text = Path("pyproject.toml").read_text()
+    version = str(session.run("hatchling", "version", silent=True)).strip()
+    # cyclonedx-py does not read a dynamic version.
+    project = Path(session.create_tmp(), "pyproject.toml")
+    project.write_text(text.replace('dynamic = ["version"]', f'version = "{version}"'))
+    Path("dist").mkdir(exist_ok=True)
+    for extra in ("base", *tomllib.loads(text)["project"]["optional-dependencies"]):
+        python = install_dependencies(session, *(() if extra == "base" else (f"--extra={extra}",)))
+        # It validates the file.
+        session.run(
+            *("cyclonedx-py", "environment", f"--pyproject={project}", "--mc-type=library"),
+            *("--output-reproducible", f"--output-file=dist/sbom-{extra}.cdx.json", python),
+        )
+
+
+@nox.session
 def generate(session: nox.Session) -> None:
     """Generate the module of tbot's messages."""
     install(session, "newest")
@@ -165,9 +248,13 @@ def lock(session: nox.Session) -> None:
         project = [] if group in TOOLS else ["pyproject.toml"]
         if group in TESTED:
             project.append("--all-extras")
+        if group == "quickstart":
+            project.append("--extra=report")
         session.run(
             "uv", "pip", "compile", f"--group={group}", "--universal",
             "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
             f"--output-file=requirements/{group}.txt", "--python-version=3.11",
             *project, *session.posargs,
         )  # fmt: skip
+    page = session.run("python", "docs/compatibility.py", silent=True)
+    Path("docs/compatibility.md").write_text(str(page))

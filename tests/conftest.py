@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from support.collectors import Collector, MakeCollector, Official, Rotel, build_official
-
-_PREFIXES = ("OTEL_", "TELEPORT_", "_TBOT_", "DO_NOT_TRACK")
+from tbot_otel.testing._environment import telemetry_variables
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the machine's own settings of telemetry."""
-    for name in os.environ:
-        if name.startswith(_PREFIXES):
-            monkeypatch.delenv(name)
+    for name in telemetry_variables():
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ EXTRAS = {
     "relay": {"run", "relay"},
     "report": {"report"},
     "cli/completion.py": {"completion"},
+    "testing": {"testing"},
 }
 # A distribution that only requires another one, which has the modules.
 PARTS = {"protobuf-py-pure": "protobuf-py"}

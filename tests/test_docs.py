@@ -25,8 +25,11 @@ EXAMPLES = sorted(
     if path.is_file() and path.parent.name != "__pycache__"
 )
 SCRIPTS = sysconfig.get_path("scripts")
-# Options of nox, the benchmarks, Docker, Weaver and other tools.
-FOREIGN_OPTIONS = {"--include-unreferenced", "--init", "--runs", "--session"}
+# Options of nox, the benchmarks, Docker, Weaver, unshare and other tools.
+FOREIGN_OPTIONS = {
+    *("--branch", "--constraints", "--repo", "--repository"),
+    *("--include-unreferenced", "--init", "--net", "--runs", "--session"),
+}
 
 
 def relative_path(path: Path) -> str:

@@ -702,7 +702,7 @@ def test_name_that_is_not_printable(name: bytes, environ: list[bytes]) -> None:
         (["--log="], 2, "--log: expected a file"),
         (["--log", "--", "echo"], 2, "--log: expected a file"),
         (["--log=", "echo"], 2, "--log: expected a file"),
-        (["--logs", "{0}/log", "echo"], 2, "unknown: --logs"),
+        (["--logs", "{0}/log", "echo"], 2, "unknown: --logs; did you mean --log?"),
         (["--allow-helper", "acme-deploy", "--log={0}/log", "echo", "--log=x"], 0, "--log=x"),
         *(
             ([*words, "echo"], 2, f"{option}: expected {expected}")

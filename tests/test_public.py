@@ -13,6 +13,7 @@ import pytest
 
 import tbot_otel
 from support.processes import run_python
+from tbot_otel import testing
 
 PUBLIC_NAMES = [
     "BotConfigError",
@@ -32,6 +33,16 @@ PUBLIC_NAMES = [
     "__version__",
     "record_start",
 ]
+TESTING_NAMES = [
+    "REFUSALS",
+    "AuditReport",
+    "Auditor",
+    "Finding",
+    "RecordedStart",
+    "StartReceiver",
+    "tbot_silence",
+    "tbot_starts",
+]
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
@@ -44,6 +55,13 @@ def test_all() -> None:
     """The package has these public names and no others."""
     assert tbot_otel.__all__ == PUBLIC_NAMES
     assert dir(tbot_otel) == PUBLIC_NAMES
+
+
+def test_names_of_the_pytest_plugin() -> None:
+    """The plugin has these public names and no others, and each is documented."""
+    assert testing.__all__ == TESTING_NAMES
+    for name in TESTING_NAMES:
+        assert getattr(testing, name).__doc__
 
 
 def test_lazy_exports() -> None:
@@ -88,7 +106,14 @@ NAME_RELEASES = {
     "CHANGELOG.md",
     "docs/benchmarks.md",  # the release that was measured
     "docs/benchmarks-relay.md",
+    "docs/release.md",  # an example
     "docs/events.md",  # generated from the registry
+    # Pinned there; tests/test_example_files.py compares them with the version.
+    "examples/relay/Containerfile",
+    "examples/relay/kubernetes.yaml",
+    "examples/run/Containerfile",
+    "examples/run/actions.yaml",
+    "examples/run/workflow.yaml",
     "examples/run/sidecar.yaml",  # the tag of the reader's own image
     "src/tbot_otel/cli/_weaver.py",  # an example
     "src/tbot_otel/cli/events.py",  # an example

@@ -81,7 +81,10 @@ def collectors(done: subprocess.CompletedProcess[str]) -> list[str]:
 def received_record(done: subprocess.CompletedProcess[str]) -> str:
     """The record that the quick start printed at its end."""
     assert done.returncode == 0, done.stderr
-    _, record = done.stdout.split("\nThe Collector received:\n\n")
+    _, rest = done.stdout.split("\nThe Collector received:\n\n")
+    record, report = rest.split("\n$ tbot-otel report --min-group 1 starts.jsonl\n\n")
+    assert "1 start" in report
+    assert re.search(r"(?m)^ *kubernetes .*\b1\b", report)
     assert record.startswith("ResourceLog #0\n")
     assert "\nEventName: tbot.start\n" in record
     return record

@@ -2,13 +2,15 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from support.report_data import HOSTILE_VALUES, REPORTS, Start, make_report
+from support.report_data import HOSTILE_VALUES, REPORTS, Start, example_report, make_report
 from tbot_otel.report import wording
+from tbot_otel.report.render import to_text
 from tbot_otel.report.tables import DESTINATION_KINDS, TABLES
 from tbot_otel.report.terminal import MAX_ROWS, render
 
@@ -158,3 +160,18 @@ def test_bars_need_their_characters() -> None:
     text = rendered(REPORTS["week"](), encoding="ascii")
     assert "one-shot  github" in text
     assert wording.busiest_day(REPORTS["week"]()) in text
+
+
+def test_readme() -> None:
+    """The README shows what the example begins with."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (shown,) = re.findall(r"```text\n(40,000 starts of tbot.*?)```", readme, re.DOTALL)
+    lines = (line.rstrip() for line in rendered(example_report()).splitlines())
+    assert "\n".join(lines).startswith(shown.rstrip())
+
+
+def test_encoding() -> None:
+    """Where the output cannot have bars, they are left out."""
+    text = to_text(example_report(), 5, encoding="ascii", is_terminal=False).decode("ascii")
+    assert "one-shot  github" in text
+    assert "?" not in re.sub(r"(?m)^[A-Z].*\?$", "", text)

@@ -64,14 +64,16 @@ class _Sender:
                 self._running = True
             self._pending.append((event, session, provider))
 
+    def pending_sessions(self) -> list[Session]:
+        with self._lock:
+            return [session for _, session, _ in self._pending]
+
     def wait(self, seconds: float) -> None:
         """Wait for the pending starts. The waits of a process last this long together."""
         started_at = time.monotonic()
         deadline = started_at + seconds - self._waited_seconds
         try:
-            with self._lock:
-                sessions = [session for _, session, _ in self._pending]
-            for session in sessions:
+            for session in self.pending_sessions():
                 session.flush(max(0.0, deadline - time.monotonic()))
             self._waited_seconds += time.monotonic() - started_at
         except BaseException:  # noqa: BLE001 - of a signal handler, such as KeyboardInterrupt
@@ -160,6 +162,11 @@ def submit(event: "StartEvent", session: Session, provider: "LoggerProvider | No
         import opentelemetry.sdk._logs  # noqa: F401 - for later imports on the thread
     session.track()
     _sender.submit(event, session, provider)
+
+
+def pending_sessions() -> list[Session]:
+    """Return the sessions of the starts that are being sent."""
+    return _sender.pending_sessions()
 
 
 def _reset_after_fork() -> None:

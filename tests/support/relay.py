@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from support.cases import FULL_ATTRIBUTES
@@ -130,6 +130,7 @@ def running_relay(
     *options: str,
     setup: str = "",
     host: str = "127.0.0.1",
+    wrapper: Sequence[str] = (),
     **environ: str,
 ) -> Iterator[Relay]:
     """Run a relay until the block ends. It must exit with 0 and never print a traceback.
@@ -140,6 +141,7 @@ def running_relay(
         options: Its options, except ``--listen``.
         setup: Python code that each of its processes runs first.
         host: The address that it listens on.
+        wrapper: The words of a program that becomes it.
         environ: Its variables.
     """
     port = free_port()
@@ -151,7 +153,7 @@ def running_relay(
     (modules / "sitecustomize.py").write_text(setup)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", MAIN_SCRIPT, "relay", "--listen", listen, *options],
+            [*wrapper, sys.executable, "-c", MAIN_SCRIPT, "relay", "--listen", listen, *options],
             env={
                 **BASE_ENVIRON,
                 "PYTHONWARNINGS": "error",

@@ -23,7 +23,7 @@ GROUPS = {
         "relay": "receive the reports of many tbots, and send them to the Collector",
     },
     "see what was collected": {
-        "report": "count the starts in the Collector's files, and print what they have in common",
+        "report": "count the starts in a Collector's files, and print a report",
     },
     "other": {
         "completion": "print the completion script of a shell",

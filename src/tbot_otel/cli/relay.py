@@ -7,7 +7,7 @@ pip install 'tbot-otel[relay]'.
 
 Examples:
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 tbot-otel relay
-  tbot-otel relay --listen 0.0.0.0:8126 --workers 2
+  tbot-otel relay --listen 0.0.0.0:8126 --path-secret-file path-secret
 
 How to operate it:
 https://github.com/tbot-otel/tbot-otel/blob/main/docs/relay.md

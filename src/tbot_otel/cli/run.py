@@ -64,7 +64,11 @@ def main(words: "Sequence[str]") -> int:
             options.dry_run = True
             continue
         if name not in _EXPECTED:
-            return _usage_error(f"unknown: {name if word.startswith('--') else word[:2]}")
+            from tbot_otel.cli._parser import suggest
+
+            option = name if word.startswith("--") else word[:2]
+            hint = suggest([name], [*_EXPECTED, "--dry-run"])
+            return _usage_error(f"unknown: {option}{hint}")
         value = value if given else rest.pop(0) if rest else ""
         if not value or (value == "--" and not given):
             return _usage_error(f"{name}: expected {_EXPECTED[name]}")

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from typing import Any
 
+from tbot_otel.errors import TbotOtelError
+
 _logger = logging.getLogger("tbot_otel.relay")
 
 
@@ -39,11 +41,17 @@ class ChangeLog:
     """Logs when the Collector starts or stops accepting exports, once for all workers.
 
     It is created before the workers, and handed to each of them.
+
+    Raises:
+        TbotOtelError: There is no shared memory.
     """
 
     def __init__(self) -> None:
-        # The checksum of the last problem; 0 for none; and 1 at first.
-        self._last = get_context("spawn").Value("L", 1)
+        try:
+            # The checksum of the last problem; 0 for none; and 1 at first.
+            self._last = get_context("spawn").Value("L", 1)
+        except OSError:
+            raise TbotOtelError("expected a writable /dev/shm, which the workers share") from None
 
     def report(self, problem: str | None) -> None:
         """Log why the Collector does not accept exports, or that it does if `problem` is None."""

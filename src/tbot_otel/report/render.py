@@ -39,10 +39,13 @@ def to_text(report: Report, min_group: int, *, encoding: str, is_terminal: bool)
     from tbot_otel.report import terminal
 
     # If rich wrote to standard output, it would exit when the reader closes its end.
-    text = io.StringIO()
+    text = io.BytesIO()
+    # It has the encoding, so that bars that cannot be written in it are left out.
+    file = io.TextIOWrapper(text, encoding, errors="replace", newline="")
     width = None if is_terminal else 80
-    terminal.render(report, Console(file=text, force_terminal=is_terminal, width=width), min_group)
-    return text.getvalue().encode(encoding, "replace")
+    terminal.render(report, Console(file=file, force_terminal=is_terminal, width=width), min_group)
+    file.flush()
+    return text.getvalue()
 
 
 @contextlib.contextmanager
