@@ -342,12 +342,20 @@ def any_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ),
     compress=st.sampled_from([bytes, gzip.compress, compress_zstd]),
     cut=st.integers(0, 40),
+    damaged=st.none() | st.integers(0, 40),
 )
 def test_anything(
-    any_file: Path, content: bytes, compress: Callable[[bytes], bytes], cut: int
+    any_file: Path,
+    content: bytes,
+    compress: Callable[[bytes], bytes],
+    cut: int,
+    damaged: int | None,
 ) -> None:
     """Any file is read, or refused with one line that does not repeat its text."""
-    any_file.write_bytes(compress(content)[: -cut or None])
+    data = bytearray(compress(content)[: -cut or None])
+    if damaged is not None and damaged < len(data):
+        data[damaged] ^= 255
+    any_file.write_bytes(data)
     check_report_file(any_file)
 
 
