@@ -364,6 +364,11 @@ INVALID_FILES: dict[str, tuple[str | bytes, int | None, str]] = {
         3,
         "expected at most 64 levels of nesting",
     ),
+    "65 levels after a level that ended": (
+        "c: " + "[" * 40 + "[]," + "[" * 24,
+        1,
+        "expected at most 64 levels of nesting",
+    ),
     "65 levels on lines of their own": (
         "".join(f"{' ' * n}a:\n" for n in range(65)),
         65,
