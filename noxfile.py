@@ -18,7 +18,9 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ("newest", "oldest")
 
 TESTED = ("newest", "oldest")
-GROUPS = (*TESTED, "quickstart", "docs", "release", "rotel", "nox")
+GROUPS = (*TESTED, "quickstart", "docs", "release", "rotel", "nox", "mutation", "fuzz")
+# These groups are independent of the package's own dependencies.
+TOOLS = ("release", "rotel", "nox", "mutation", "fuzz")
 SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 MESSAGES = "src/tbot_otel/connect/tbot_pb.py"
 
@@ -204,6 +206,22 @@ def generate(session: nox.Session) -> None:
     session.run("buf", "generate")
 
 
+@nox.session(python=PYTHONS[0])
+def mutation(session: nox.Session) -> None:
+    """Change the core modules, a function at a time: the tests must fail. It takes minutes."""
+    session.install("--require-hashes", "-r", "requirements/mutation.txt")
+    install(session, "newest")
+    session.run("python", "tests/mutants.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1])
+def fuzz(session: nox.Session) -> None:
+    """Generate inputs by coverage for bot_config, connect or report, until stopped."""
+    session.install("--require-hashes", "-r", "requirements/fuzz.txt")
+    install(session, "newest")
+    session.run("python", "tests/fuzz.py", *session.posargs)
+
+
 @nox.session
 def picture(session: nox.Session) -> None:
     """Make docs/report.png. It needs Chromium."""
@@ -227,8 +245,7 @@ def lock(session: nox.Session) -> None:
     """Update the lock files."""
     session.install("uv")
     for group in GROUPS:
-        # These groups are independent of the package's own dependencies.
-        project = [] if group in ("nox", "release", "rotel") else ["pyproject.toml"]
+        project = [] if group in TOOLS else ["pyproject.toml"]
         if group in TESTED:
             project.append("--all-extras")
         if group == "quickstart":

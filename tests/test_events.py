@@ -156,9 +156,10 @@ def test_keywords_only() -> None:
 def test_immutable(name: str) -> None:
     """No attribute can be set, deleted or added."""
     event = StartEvent(**FULL_FIELDS)
-    with pytest.raises(AttributeError):
+    problem = f"^a StartEvent is immutable: {name}$"
+    with pytest.raises(AttributeError, match=problem):
         setattr(event, name, "daemon")
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match=problem):
         delattr(event, name)
     event.attributes.clear()
     assert event == StartEvent(**FULL_FIELDS)
@@ -174,7 +175,10 @@ def test_equality() -> None:
         ("helper_version", None),
         ("destinations_other", 0),
     ):
-        assert event != StartEvent(**FULL_FIELDS | {name: value})
+        other = StartEvent(**FULL_FIELDS | {name: value})
+        assert event != other
+        # Equal hashes would be valid, and slow.
+        assert hash(event) != hash(other)
     assert event != event.attributes
     assert event != None  # noqa: E711 - tests __eq__ with None
 

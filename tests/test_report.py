@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.fuzzing import examples
 from support.otlp_files import (
     DAY_NS,
     FIRST_DAY_NS,
@@ -27,6 +28,7 @@ from support.otlp_files import (
     write_starts,
 )
 from support.processes import BASE_ENVIRON, WAIT_SECONDS, run_python
+from support.properties import check_report_file
 from support.report_data import Start, make_report
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
@@ -316,6 +318,45 @@ def write_variants(text: str) -> dict[str, bytes]:
         "no end of the last line": data.rstrip(),
         "blank lines": data.replace(b"\n", b"\n\n \n"),
     }
+
+
+FRAGMENTS = (
+    *("[", "]", "{", "}", ",", ":", '"', "null", "0", "-1", "1e400", "\n", "\0", "\\ud800"),
+    *('"resourceLogs":', '"resourceSpans":', '"resource":', '"scopeLogs":', '"logRecords":'),
+    *('"attributes":', '"key":', '"value":', '"stringValue":', '"intValue":', '"timeUnixNano":'),
+    *('"session.id"', '"tbot.version"', '"eventName":"tbot.start"', to_line(make_start())),
+)
+
+
+@pytest.fixture(scope="module")
+def any_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that each example overwrites."""
+    return tmp_path_factory.mktemp("fuzz") / "starts.json"
+
+
+@examples(300)
+@given(
+    content=st.binary()
+    | st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3)).map(
+        lambda parts: "".join(parts).encode(errors="replace")
+    ),
+    compress=st.sampled_from([bytes, gzip.compress, compress_zstd]),
+    cut=st.integers(0, 40),
+    damaged=st.none() | st.integers(0, 40),
+)
+def test_anything(
+    any_file: Path,
+    content: bytes,
+    compress: Callable[[bytes], bytes],
+    cut: int,
+    damaged: int | None,
+) -> None:
+    """Any file is read, or refused with one line that does not repeat its text."""
+    data = bytearray(compress(content)[: -cut or None])
+    if damaged is not None and damaged < len(data):
+        data[damaged] ^= 255
+    any_file.write_bytes(data)
+    check_report_file(any_file)
 
 
 def test_compressions(file: Path, tmp_path: Path) -> None:

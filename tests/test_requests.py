@@ -4,6 +4,8 @@ import gzip
 import uuid
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from hypothesis import given
 from hypothesis import strategies as st
 from protobuf import Oneof
@@ -18,7 +20,7 @@ from support.cases import (
     Refusal,
     restrict_case,
 )
-from support.core import Reply, call_application
+from support.core import call_application
 from support.fuzzing import examples
 from support.messages import (
     FIELD_NUMBERS,
@@ -38,6 +40,7 @@ from support.messages import (
     field,
     varint,
 )
+from support.properties import check_reply, check_timestamp
 from support.request_cases import (
     ACCEPTED_CASES,
     BAD_ID,
@@ -46,10 +49,8 @@ from support.request_cases import (
     REFUSED_HEADER_CASES,
 )
 from support.strategies import DOCUMENTS, MESSAGES
-from tbot_otel.connect import Report, Request, parse_report
+from tbot_otel.connect import Request, another_start_error, parse_report, unavailable_error
 from tbot_otel.connect.tbot_pb import TbotStartEvent
-from tbot_otel.events import StartEvent
-from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
 
 
@@ -61,6 +62,18 @@ def test_accepted(body: bytes, content_type: str, headers: dict[str, str]) -> No
     assert report.session_id == SESSION_ID
     check_timestamp(report)
     assert list(report.attributes.items()) == list(REPORT_ATTRIBUTES.items())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (unavailable_error("not delivered"), Code.UNAVAILABLE, "not delivered"),
+        (another_start_error(), Code.RESOURCE_EXHAUSTED, "another start was reported before"),
+    ],
+)
+def test_errors(error: ConnectError, code: Code, message: str) -> None:
+    """The errors of the relay and the forwarder have Connect's codes."""
+    assert (error.code, error.message) == (code, message)
 
 
 OTHER_HELPER: dict[str, str | int] = {"tbot.helper": OTHER}
@@ -100,6 +113,16 @@ def test_start(sent: bytes | object, expected: dict[str, str | int]) -> None:
         else call_application(encode_json_request(sent), JSON)
     )
     assert [report.attributes for report in reply.reports] == [expected]
+
+
+@pytest.mark.parametrize("bracket", ["[", "{"])
+def test_brackets_in_json(bracket: str) -> None:
+    """A JSON request with more than 100 brackets is refused unread: the parser could crash."""
+    # The request and its start have one each.
+    most = call_application(encode_json_request({"joinType": bracket * 98}), JSON)
+    assert [report.attributes["tbot.join_type"] for report in most.reports] == [OTHER]
+    more = call_application(encode_json_request({"joinType": bracket * 99}), JSON)
+    assert more == (400, "invalid_argument", "the body: expected a SubmitTbotEventRequest", [])
 
 
 def can_be_encoded(case: Case) -> bool:
@@ -247,33 +270,6 @@ def test_timestamp_in_json(text: str | None) -> None:
     check_timestamp(report)
 
 
-def check_timestamp(report: Report) -> None:
-    """Check that a report has the time of receipt, less a part of a minute."""
-    assert NOW - 60 * 10**9 < report.timestamp <= NOW
-
-
-def check(reply: Reply) -> None:
-    """Check that policy permits the whole report, or that the reply is an error."""
-    assert reply.status in (200, 400, 404, 405, 415, 429, 501)
-    assert len(reply.reports) == (reply.status == 200)
-    assert bool(reply.code) == bool(reply.message) == (reply.status in (400, 429, 501))
-    for report in reply.reports:
-        session_id = uuid.UUID(report.session_id)
-        assert (session_id.version, str(session_id)) == (4, report.session_id)
-        check_timestamp(report)
-        decision = decide(START.name, report.attributes)
-        assert isinstance(decision, Permitted)
-        assert not decision.left_out
-        assert decision.attributes == report.attributes
-        event = StartEvent.from_attributes(report.attributes)
-        # test_registry reports an attribute that StartEvent lacks.
-        assert event.attributes == {
-            name: value
-            for name, value in report.attributes.items()
-            if name.removeprefix("tbot.") in StartEvent.__slots__
-        }
-
-
 BODIES = st.tuples(MESSAGES, st.just(PROTO)) | st.tuples(DOCUMENTS, st.just(JSON))
 
 
@@ -285,7 +281,7 @@ BODIES = st.tuples(MESSAGES, st.just(PROTO)) | st.tuples(DOCUMENTS, st.just(JSON
 )
 def test_any_bytes(body: bytes, content_type: str, encoding: str) -> None:
     """Any bytes of any content type get a response, and only permitted values leave."""
-    check(call_application(body, content_type, HTTP_CONTENT_ENCODING=encoding))
+    check_reply(call_application(body, content_type, HTTP_CONTENT_ENCODING=encoding))
 
 
 @examples(300)
@@ -293,6 +289,6 @@ def test_any_bytes(body: bytes, content_type: str, encoding: str) -> None:
 def test_any_message(typed_body: tuple[bytes, str], cut: int) -> None:
     """Any message, whole, compressed or cut off, gets one too, and only permitted values leave."""
     body, content_type = typed_body
-    check(call_application(body, content_type))
-    check(call_application(gzip.compress(body), content_type, **GZIP_HEADER))
-    check(call_application(body[: -cut or None], content_type))
+    check_reply(call_application(body, content_type))
+    check_reply(call_application(gzip.compress(body), content_type, **GZIP_HEADER))
+    check_reply(call_application(body[: -cut or None], content_type))

@@ -9,7 +9,8 @@ import pytest
 
 from support.processes import WAIT_SECONDS, run_python
 from tbot_otel import Outcome, Session, Status
-from tbot_otel.session import blur_time, current
+from tbot_otel import session as sessions
+from tbot_otel.session import blur_time, current, new_for_pipeline, offer_current_id
 
 
 def test_ids() -> None:
@@ -67,6 +68,49 @@ def test_current() -> None:
     assert current() is session
     assert session.belongs_to_this_process()
     assert Session().id != session.id
+
+
+def test_from_report() -> None:
+    """A session of tbot's own report has its id and its time."""
+    session = Session.from_report("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", 5)
+    assert (session.id, session.started) == ("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", 5)
+    assert session.flush(0).status is Status.PENDING
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_offered_id(is_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start of a process has the id that its Resource has, and no other start has it."""
+    monkeypatch.setattr(sessions, "_current", None)
+    monkeypatch.setattr(sessions, "_offered", None)
+    monkeypatch.setattr(sessions, "_unused_offers", [])
+    assert new_for_pipeline().id != current().id
+    offered = offer_current_id()
+    assert offered == current().id == offer_current_id()
+    if not is_own:
+        # As in a forked child.
+        monkeypatch.setattr(current(), "_pid", 0)
+    ids = [new_for_pipeline().id for _ in range(3)]
+    assert (ids[0] == offered) is is_own
+    assert len({*ids, offered}) == (3 if is_own else 4)
+
+
+def test_outcome() -> None:
+    """An outcome has a reason. A failure is final, unless a later attempt could succeed."""
+    outcome = Outcome(Status.FAILED, "a reason")
+    assert (outcome.status, outcome.reason, outcome.can_retry) == (
+        Status.FAILED,
+        "a reason",
+        False,
+    )
+    assert Outcome(Status.FAILED, "a reason", can_retry=True).can_retry is True
+
+
+def test_fail() -> None:
+    """An unexpected error fails the record, and its text, which could have a value, is dropped."""
+    session = Session()
+    session.fail(ValueError("web01"))
+    outcome = session.flush(0)
+    assert repr(outcome) == "Outcome(Status.FAILED, 'the record was not sent (ValueError)')"
 
 
 FORK = """
@@ -164,6 +208,24 @@ def test_flush_times_out(timeout: float) -> None:
     assert repr(outcome) == "Outcome(Status.PENDING, 'the record is still being sent')"
     session.settle(Outcome(Status.FAILED, "x"))
     assert session.flush(timeout).status is Status.FAILED
+
+
+def test_flush_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child does not wait: no thread of it settles the record."""
+    session = Session()
+    session.track()
+    monkeypatch.setattr(session, "_pid", 0)
+    before = time.monotonic()
+    assert session.flush(60).status is Status.PENDING
+    assert time.monotonic() - before < 30
+
+
+def test_flush_without_end() -> None:
+    """The longest timeout is no error: it is longer than a lock can wait."""
+    session = Session()
+    session.track()
+    session.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
+    assert session.flush(float("inf")).status is Status.DELIVERED
 
 
 def test_flush_without_record() -> None:

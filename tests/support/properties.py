@@ -1,0 +1,110 @@
+"""What holds for every input. Hypothesis and the fuzzer (``tests/fuzz.py``) generate the inputs."""
+
+import inspect
+import re
+import uuid
+from pathlib import Path
+from types import ModuleType
+
+from support.core import Reply
+from support.messages import NOW
+from tbot_otel import BotConfigError, StartEvent, bot_config
+from tbot_otel.connect import Report
+from tbot_otel.policy import Permitted, decide
+from tbot_otel.registry import RESOURCE, START
+from tbot_otel.report import reader
+from tbot_otel.report.parse import COLUMNS, Parser
+from tbot_otel.report.reader import ReportError, find_files, read_blocks
+from tbot_otel.report.tables import NOT_REPORTED, REASONS
+
+_HELPER = "acme-deploy"
+_HOST = {attribute.name: attribute for attribute in RESOURCE}
+
+
+def check_timestamp(report: Report) -> None:
+    """Check that a report has the time of receipt, less a part of a minute."""
+    assert NOW - 60 * 10**9 < report.timestamp <= NOW
+
+
+def check_reply(reply: Reply) -> None:
+    """Check that policy permits the whole report, or that the reply is an error."""
+    assert reply.status in (200, 400, 404, 405, 415, 429, 501)
+    assert len(reply.reports) == (reply.status == 200)
+    assert bool(reply.code) == bool(reply.message) == (reply.status in (400, 429, 501))
+    for report in reply.reports:
+        session_id = uuid.UUID(report.session_id)
+        assert (session_id.version, str(session_id)) == (4, report.session_id)
+        check_timestamp(report)
+        decision = decide(START.name, report.attributes)
+        assert isinstance(decision, Permitted)
+        assert not decision.left_out
+        assert decision.attributes == report.attributes
+        event = StartEvent.from_attributes(report.attributes)
+        # test_registry reports an attribute that StartEvent lacks.
+        assert event.attributes == {
+            name: value
+            for name, value in report.attributes.items()
+            if name.removeprefix("tbot.") in StartEvent.__slots__
+        }
+
+
+def check_message(error: Exception, path: Path, module: ModuleType) -> None:
+    """Check that an error is one line with the path of the file and words of the module's own."""
+    message = str(error)
+    assert message.splitlines() == [message]
+    assert message.startswith(f"{path}:")
+    problem = re.sub("^:[0-9]+:", "", message.removeprefix(str(path)))
+    values = {str(value) for name, value in vars(module).items() if name.isupper()}
+    assert {*re.findall(r"\w+", problem)} <= values | {
+        *re.findall(r"\w+", inspect.getsource(module))
+    }
+
+
+def check_bot_config(path: Path) -> None:
+    """Check that a file is read, or refused without a word of its own."""
+    try:
+        attributes = bot_config.read(path)
+    except BotConfigError as error:
+        check_message(error, path, bot_config)
+        return
+    assert attributes.pop("tbot.run_mode") in ("one-shot", "daemon")
+    assert isinstance(attributes.pop("tbot.join_type"), str)
+    assert list(attributes) == [
+        "tbot.destinations_other",
+        "tbot.destinations_application",
+        "tbot.destinations_database",
+        "tbot.destinations_kubernetes",
+    ]
+    assert all(type(count) is int and count >= 0 for count in attributes.values())
+
+
+def check_report_file(path: Path) -> None:
+    """Check that the report reads a file, with permitted values alone, or refuses it."""
+    parser = Parser(0, 10**6, (_HELPER,))
+    try:
+        for file in find_files([str(path)]):
+            for block in read_blocks(file):
+                check_chunk(parser, block.lines)
+    except ReportError as error:
+        check_message(error, path, reader)
+
+
+def check_chunk(parser: Parser, lines: bytes) -> None:
+    """Check that a block is parsed, with permitted values alone."""
+    chunk = parser.parse(lines)
+    starts = len(chunk.days)
+    assert (len(chunk.session_ids), len(chunk.indexes)) == (16 * starts, starts)
+    assert chunk.read == starts + chunk.refused.total()
+    assert chunk.refused.keys() <= REASONS.keys()
+    assert 0 <= chunk.unreadable <= lines.count(b"\n") + 1
+    assert all(0 <= day <= 10**6 for day in chunk.days)
+    assert all(0 <= index < len(chunk.values) for index in chunk.indexes)
+    for values in chunk.values:
+        named = dict(zip(COLUMNS, values, strict=True))
+        for column, name in (("os_type", "os.type"), ("host_arch", "host.arch")):
+            value = named.pop(column)
+            assert value == NOT_REPORTED or value == _HOST[name].admit(value)
+        given = {f"tbot.{column}": value for column, value in named.items()}
+        decision = decide(START.name, given, (_HELPER,))
+        assert isinstance(decision, Permitted)
+        assert not decision.left_out
