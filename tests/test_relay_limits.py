@@ -126,8 +126,8 @@ def test_bodies_that_never_come(tmp_path: Path, header: str) -> None:
         for connection in connections:
             connection.sendall(head)
         assert [relay.report() for _ in range(100)] == [(200, "")] * 100
-        # All but 20 are refused, and their connections closed.
-        wait_until(lambda: len(readable(connections)) == len(connections) - 20)
+        # All but 20 at most are refused, and their connections closed.
+        wait_until(lambda: len(readable(connections)) >= len(connections) - 20)
         for connection in readable(connections):
             assert read_until_closed(connection).startswith(b"HTTP/1.1 429 ")
         assert [relay.report() for _ in range(10)] == [(200, "")] * 10

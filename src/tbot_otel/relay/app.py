@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,18 +50,21 @@ if TYPE_CHECKING:
     from tbot_otel.relay.committer import Result
     from tbot_otel.relay.log import ChangeLog
 
-MAX_CONCURRENT_CALLS = 1536
+MAX_CONCURRENT_CALLS = 7168
 """The most calls in a worker that wait for their export. One more is refused at once.
 
-That is three quarters of its connections. The rest is for health checks and new calls.
+That is most of its connections. The rest is for health checks and new calls.
 """
-MAX_UNREAD_CALLS = 1536
+MAX_UNREAD_CALLS = 7168
 """The most calls in a worker whose body has not arrived. One more ends the oldest of them."""
 BODY_TIMEOUT_SECONDS = 5.0
 """The longest time until a call's body has arrived."""
 
 PROBE_INTERVAL_SECONDS = 1.0
 """The shortest time between two probes of the Collector."""
+
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How long the event loop keeps the interpreter while the exporting thread waits for it."""
 
 _SWEEP_INTERVAL_SECONDS = 0.5
 # Only these reach the runtime. Others can identify the caller.
@@ -111,6 +115,8 @@ class RelayApp:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start. The server calls it in the worker (RSGI)."""
+        # The exporting thread would wait 5 ms each time that it needs the interpreter.
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         # Calls create few cycles; collecting every 700 allocations slows down as they queue.
         gc.freeze()
         gc.set_threshold(50_000)

@@ -23,12 +23,12 @@ SHUTDOWN_TIMEOUT_SECONDS = 15
 """How long a stopping relay waits for its calls."""
 RESPAWN_INTERVAL_SECONDS = 10.0
 """How long an old worker goes on after SIGHUP, beside the one that replaces it."""
-MAX_CONNECTIONS = 2048
+MAX_CONNECTIONS = 8192
 """The most connections of a worker. More wait in the kernel's backlog."""
 
 _HEADER_TIMEOUT_MILLIS = 5_000
 _MAX_HEADER_BYTES = 2**14
-_BACKLOG = 1024
+_BACKLOG = 4096
 _RESERVED_FDS = 64
 
 _logger = logging.getLogger("tbot_otel.relay")

@@ -9,6 +9,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -191,8 +192,8 @@ def _read_chunk(stream: _Stream) -> bytes:
     return b"".join(parts)
 
 
-def _open_stream(raw: BinaryIO) -> _Stream:
-    head = raw.peek(_LENGTH_BYTES + len(_ZSTD_MAGIC))  # type: ignore[attr-defined]
+def _open_stream(raw: BufferedReader) -> _Stream:
+    head = raw.peek(_LENGTH_BYTES + len(_ZSTD_MAGIC))
     if head.startswith(_GZIP_MAGIC):
         return gzip.open(raw)
     if head.startswith(_ZSTD_MAGIC):
