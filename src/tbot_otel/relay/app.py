@@ -156,7 +156,7 @@ class RelayApp:
 
     async def _handle_call(self, scope: Scope, protocol: HTTPProtocol) -> "_Response | Problem":
         if scope.path not in self._paths or scope.method != "POST":
-            # It is refused without its body: callers without the secret have no time to waste.
+            # Refused without its body, so that callers without the secret occupy nothing.
             return self._call_runtime(scope, b"")
         body = await self._read_body(scope, protocol)
         if isinstance(body, Problem):
