@@ -5,6 +5,7 @@
 
 import ast
 import difflib
+import resource
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from pathlib import Path
 FOLDER = Path("mutants", "src")
 EXPLAINED = Path(__file__).with_suffix(".toml")
 FINE = ("killed", "timeout")
+MAX_MEMORY_BYTES = 2 * 2**30
 
 
 def survivors() -> Iterator[tuple[str, str]]:
@@ -52,6 +54,8 @@ def source_of(module: str, function: str) -> list[str]:
 
 def main() -> int:
     """Run mutmut, compare its survivors with those that are explained, and name the differences."""
+    # A mutant without a limit reads /dev/zero, and would take the memory of the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     subprocess.run((sys.executable, "-m", "mutmut", "run", *sys.argv[1:]), check=False)
     explained = {
         (entry["function"], entry["change"])

@@ -423,6 +423,25 @@ def report_version(relay: Relay, version: str, session_id: str) -> tuple[int, st
     return result
 
 
+def report_together(
+    relay: Relay, standin: PickyStandin, session_ids: list[str], versions: list[str]
+) -> list[tuple[int, str]]:
+    """Report starts while an export is held, so that the next one has all of them."""
+    standin.gate.clear()
+    before = len(standin.requests)
+    with concurrently(relay.report) as first_results:
+        wait_until(lambda: len(standin.requests) > before)
+        calls = [
+            partial(report_version, relay, version, session_id)
+            for version, session_id in zip(versions, session_ids, strict=True)
+        ]
+        with concurrently(*calls) as results:
+            wait_until(lambda: is_full(relay))
+            standin.gate.set()
+    assert first_results[0].result() == (200, "")
+    return [result.result() for result in results]
+
+
 def test_culprits_of_a_refused_export(tmp_path: Path) -> None:
     """If the Collector refuses a whole export, honest reports in it are delivered, once each."""
     session_ids = [new_session_id() for _ in range(20)]
@@ -431,19 +450,9 @@ def test_culprits_of_a_refused_export(tmp_path: Path) -> None:
     with (
         PickyStandin(Response(400)) as standin,
         running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
-        concurrently(relay.report) as first_results,
     ):
-        wait_until(lambda: standin.requests)
-        calls = [
-            partial(report_version, relay, version, session_id)
-            for version, session_id in zip(versions, session_ids, strict=True)
-        ]
-        with concurrently(*calls) as results:
-            wait_until(lambda: is_full(relay))
-            standin.gate.set()
-        assert first_results[0].result() == (200, "")
         expected = [INVALID_ARGUMENT if v == CULPRIT_VERSION else (200, "") for v in versions]
-        assert [result.result() for result in results] == expected
+        assert report_together(relay, standin, session_ids, versions) == expected
         accepted = [
             session_id
             for request, ids in zip(standin.requests, exported_session_ids(standin), strict=True)
@@ -458,38 +467,19 @@ def test_culprits_of_a_refused_export(tmp_path: Path) -> None:
         assert len(standin.requests) == before + 1
 
 
-def has_more_requests(standin: HTTPStandin, count: int) -> bool:
-    """Whether a stand-in has received more than a number of requests."""
-    return len(standin.requests) > count
-
-
 def test_culprits_of_a_partial_success(tmp_path: Path) -> None:
     """After a partial success nothing is sent again, and the next reports are exported apart."""
     setup = gated_setup(max_concurrent_calls=7)
+    versions = [CULPRIT_VERSION, *["18.3.0"] * 5]
     with (
         PickyStandin(Response(200, REJECTED)) as standin,
         running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
     ):
-        outcomes = []
-        for _ in range(2):
-            standin.gate.clear()
-            before = len(standin.requests)
-            session_ids = [new_session_id() for _ in range(6)]
-            versions = [CULPRIT_VERSION, *["18.3.0"] * 5]
-            with concurrently(relay.report) as first_results:
-                wait_until(partial(has_more_requests, standin, before))
-                calls = [
-                    partial(report_version, relay, version, session_id)
-                    for version, session_id in zip(versions, session_ids, strict=True)
-                ]
-                with concurrently(*calls) as results:
-                    wait_until(lambda: is_full(relay))
-                    standin.gate.set()
-            assert first_results[0].result() == (200, "")
-            outcomes.append([result.result() for result in results])
+        for expected in ([UNAVAILABLE] * 6, [INVALID_ARGUMENT, *[(200, "")] * 5]):
+            session_ids = [new_session_id() for _ in versions]
+            assert report_together(relay, standin, session_ids, versions) == expected
             exported = list(chain(*exported_session_ids(standin)))
             assert all(exported.count(session_id) == 1 for session_id in session_ids)
-    assert outcomes == [[UNAVAILABLE] * 6, [INVALID_ARGUMENT, *[(200, "")] * 5]]
 
 
 METRICS = {

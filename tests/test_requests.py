@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 from connectrpc.code import Code
-from connectrpc.errors import ConnectError
 from hypothesis import given
 from hypothesis import strategies as st
 from protobuf import Oneof
@@ -64,16 +63,15 @@ def test_accepted(body: bytes, content_type: str, headers: dict[str, str]) -> No
     assert list(report.attributes.items()) == list(REPORT_ATTRIBUTES.items())
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (unavailable_error("not delivered"), Code.UNAVAILABLE, "not delivered"),
-        (another_start_error(), Code.RESOURCE_EXHAUSTED, "another start was reported before"),
-    ],
-)
-def test_errors(error: ConnectError, code: Code, message: str) -> None:
-    """The errors of the relay and the forwarder have Connect's codes."""
-    assert (error.code, error.message) == (code, message)
+def test_errors() -> None:
+    """The errors of the forwarder have Connect's codes."""
+    error = unavailable_error("not delivered")
+    assert (error.code, error.message) == (Code.UNAVAILABLE, "not delivered")
+    error = another_start_error()
+    assert (error.code, error.message) == (
+        Code.RESOURCE_EXHAUSTED,
+        "another start was reported before",
+    )
 
 
 OTHER_HELPER: dict[str, str | int] = {"tbot.helper": OTHER}
