@@ -63,5 +63,5 @@ def test_packages_are_pinned() -> None:
 def test_actions_are_pinned() -> None:
     """Each GitHub action has a full version."""
     actions = find_all(r"uses: (\S+)")
-    assert len(actions) == 5
+    assert len(actions) == 6
     assert [action for action in actions if not re.search(r"@v\d+\.\d+\.\d+$", action)] == []

@@ -91,7 +91,7 @@ def test_cases_exist() -> None:
     [
         (PRIVACY, "Promises, code and tests"),
         (RELIABILITY, "The Collector"),
-        (RELIABILITY, "The way to it"),
+        (RELIABILITY, "The connection to the Collector"),
         (RELIABILITY, "Processes, threads and signals"),
         (RELIABILITY, "The machine"),
     ],

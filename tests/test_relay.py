@@ -800,11 +800,9 @@ def test_reload(tmp_path: Path) -> None:
         wait_until(lambda: "goes on with the old secrets" in relay.output())
         secret_file.write_text(f"{old}\n{new}\n")
         serial_numbers.append(write_certificate(tmp_path, authority))
-        before = relay.worker_pids()
         with concurrently(*[call_until_stopped] * 4) as calls:
             try:
-                relay.process.send_signal(signal.SIGHUP)
-                wait_until(lambda: not relay.worker_pids() & before)
+                relay.reload()
             finally:
                 stop.set()
         for call in calls:

@@ -8,9 +8,11 @@ import shutil
 import signal
 import socket
 import ssl
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +60,7 @@ class Balancer(NamedTuple):
         context = ssl.create_default_context(cafile=self.certificate)
         return context.wrap_socket(client, server_hostname="localhost")
 
-    def report(self) -> tuple[str, int]:
+    def report(self, secret: str = SECRET) -> tuple[str, int]:
         """Report a start over HTTP/1.1, and return its session id and the status."""
         session_id = new_session_id()
         body = agent.build_request(session_id, oneshot=True).to_binary()
@@ -66,7 +68,7 @@ class Balancer(NamedTuple):
         with contextlib.closing(connection):
             connection.sock = self.connect()
             try:
-                connection.request("POST", f"/{SECRET}{PATH}", body, {"Content-Type": PROTO})
+                connection.request("POST", f"/{secret}{PATH}", body, {"Content-Type": PROTO})
                 return session_id, connection.getresponse().status
             except (OSError, http.client.HTTPException):
                 return session_id, 0
@@ -222,3 +224,30 @@ def test_relays_end(official_binary: Path, tmp_path: Path) -> None:
     assert received.keys() == delivered
     assert repeated <= CALLS_IN_FLIGHT
     assert used.keys() == {"relay1", "relay2", "relay3"}
+
+
+def test_new_secret(official: Official, tmp_path: Path) -> None:
+    """During load, the secret of all relays is changed: no call fails."""
+    new_secret = "0123456789abcdef-new"
+    stop = threading.Event()
+
+    def report_until_stopped() -> list[int]:
+        statuses = []
+        while not stop.is_set():
+            statuses.append(balancer.report()[1])
+        return statuses
+
+    with (
+        running_relays(tmp_path, official) as relays,
+        running_balancer(tmp_path, relays) as balancer,
+        ThreadPoolExecutor(CALLS_IN_FLIGHT) as clients,
+    ):
+        (tmp_path / "secret").write_text(f"{SECRET}\n{new_secret}\n")
+        calls = [clients.submit(report_until_stopped) for _ in range(CALLS_IN_FLIGHT)]
+        try:
+            for relay in relays:
+                relay.reload()
+        finally:
+            stop.set()
+        assert Counter(chain(*(call.result() for call in calls))).keys() == {200}
+        assert {balancer.report(new_secret)[1] for _ in relays} == {200}

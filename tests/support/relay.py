@@ -56,6 +56,12 @@ class Relay:
                     pids.add(int(child))
         return pids
 
+    def reload(self) -> None:
+        """Let new workers replace the present ones."""
+        old_workers = self.worker_pids()
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not self.worker_pids() & old_workers)
+
     def connect(self) -> socket.socket:
         """Open a connection."""
         return socket.create_connection((self.host, self.port), WAIT_SECONDS)

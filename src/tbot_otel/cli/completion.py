@@ -4,9 +4,11 @@ It needs the extra: pip install 'tbot-otel[completion]'. The script itself does
 not start tbot-otel. This needs no consent (TELEPORT_ANONYMOUS_TELEMETRY).
 
 Examples:
-  tbot-otel completion bash > tbot-otel.bash     (source it in ~/.bashrc)
-  tbot-otel completion zsh > ~/.zfunc/_tbot-otel     (a folder of fpath)
+  tbot-otel completion bash > tbot-otel.bash
+  tbot-otel completion zsh > ~/.zfunc/_tbot-otel
   tbot-otel completion fish > ~/.config/fish/completions/tbot-otel.fish
+
+Source tbot-otel.bash in ~/.bashrc. For zsh, ~/.zfunc must be in fpath.
 
 All commands:
 https://github.com/tbot-otel/tbot-otel#commands

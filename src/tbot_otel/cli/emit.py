@@ -11,7 +11,7 @@ Exit status: 0 = delivered, sent without an observed response, or no consent;
 1 = not delivered; 2 = a usage error.
 
 What happens if the Collector does not respond:
-https://github.com/tbot-otel/tbot-otel/blob/main/docs/delivery.md
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/reliability.md
 """
 
 import argparse

@@ -31,7 +31,9 @@ def configure(parser: "Parser") -> None:
     """Add the options."""
     _source.configure(parser)
     parser.add_argument("--json", action="store_true", help="print the export as OTLP/JSON")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write to FILE instead of standard output"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

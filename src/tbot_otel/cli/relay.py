@@ -50,7 +50,7 @@ def configure(parser: "Parser") -> None:
     parser.add_argument(
         "--path-secret-file",
         metavar="FILE",
-        help="a file with the secret that a call's path starts with; each line has one",
+        help="a file of secrets, one per line; the path of a call must start with one of them",
     )
     for option, brief in (("--tls-cert", "the certificate chain"), ("--tls-key", "its key")):
         parser.add_argument(option, metavar="FILE", help=f"{brief} for TLS, in PEM")

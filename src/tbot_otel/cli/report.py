@@ -71,7 +71,12 @@ def configure(parser: "Parser") -> None:
         help="terminal, html, json, or the starts themselves, a row each, which are not folded: "
         "csv, parquet",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", help="write to OUT, and replace it")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="write to OUT instead of standard output, and replace it",
+    )
 
 
 def _parse_day(text: str) -> date:

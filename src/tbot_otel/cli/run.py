@@ -26,8 +26,8 @@ Examples:
 options:
   -h, --help           show this help message and exit
   --log FILE           append the outcome of the report to FILE, or with - to
-                       standard error; OTEL_LOG_LEVEL sets the level (info or
-                       warn)
+                       standard error; OTEL_LOG_LEVEL sets the level (debug,
+                       info, warn, error or none)
   --record FILE        append what is sent to FILE, as OTLP/JSON
   --dry-run            respond to tbot, but send nothing; --record has what
                        would be sent
