@@ -281,6 +281,7 @@ UNKNOWN_COMMAND = f"tbot-otel: COMMAND: expected one of {', '.join(COMMANDS)}"
         (("emit", f"-p{SECRET}"), unknown_line("-p")),
         (("emit", "--one"), unknown_line("--one; did you mean --oneshot?")),
         (("emit", "--output", SECRET), unknown_line("--output")),
+        (("emit", "--a\nb\x1b[31m"), unknown_line("--a\\nb\\x1b[31m")),
         (("emit", "--config"), "tbot-otel emit: argument --config: expected one argument"),
         (
             ("emit", "--oneshot", "--daemon"),
@@ -1482,6 +1483,33 @@ def test_preview_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """A file that cannot be written is a usage error."""
     assert exit_status("preview", "--tbot-version=18.3.0", "-o", str(tmp_path)) == 2
     assert capsys.readouterr() == ("", f"tbot-otel preview: {tmp_path}: Is a directory\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["preview", "--config"],
+        ["preview", "--tbot-version=18.3.0", "--output"],
+        ["events", "--weaver"],
+    ],
+    ids=str,
+)
+def test_path_that_is_not_printable(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path with control characters is escaped, so that an error is one line."""
+    file = tmp_path / "file"
+    file.touch()
+    assert exit_status(*words, f"{file}/a\nb\x1b[31m") == 2
+    line = f"tbot-otel {words[0]}: {file}/a\\nb\\x1b[31m: Not a directory\n"
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.example"])
+def test_relay_host_that_is_not_a_name(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A host that no name can be is a usage error."""
+    assert exit_status("relay", "--listen", f"{host}:80") == 2
+    assert capsys.readouterr() == ("", "tbot-otel relay: --listen: no such host\n")
 
 
 SOCKET_AUDIT_SCRIPT = """

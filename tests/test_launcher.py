@@ -716,6 +716,7 @@ def test_name_that_is_not_printable(name: bytes, environ: list[bytes]) -> None:
         ),
         (["--dry-run", "--record", "{0}/record", "echo", "--dry-run"], 0, "--dry-run"),
         (["--secret=value", "echo"], 2, "unknown: --secret"),
+        (["--a\n\x1b[31m", "echo"], 2, "unknown: --a\\n\\x1b[31m"),
         (["-xsecret", "echo"], 2, "unknown: -x"),
         (["-", "echo"], 2, "unknown: -"),
         (["--", "--"], 127, "--: command not found"),

@@ -196,6 +196,22 @@ def test_full_disk(file: Path, words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, expected)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_paths_that_are_not_printable(tmp_path: Path, file: Path) -> None:
+    """Each message that has a path is one line."""
+    empty, out = tmp_path / "a\nb", tmp_path / "c\x1b[31m"
+    empty.touch()
+    out.symlink_to("/dev/full")
+    done = run_python("-m", "tbot_otel", "report", str(file), str(empty), "-o", str(out))
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (
+        *(1, ""),
+        [
+            f"tbot-otel report: {tmp_path}/a\\nb: the file is empty",
+            f"tbot-otel report: {tmp_path}/c\\x1b[31m: No space left on device",
+        ],
+    )
+
+
 def test_full_disk_keeps_the_file(tmp_path: Path, file: Path, private: Path) -> None:
     """If the report does not fit, OUT is as it was, and nothing else is left."""
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Opens the files that options name."""
+"""Opens the files that options name, and escapes what is printed about them."""
 
 import os
 
@@ -14,3 +14,8 @@ def open_for_appending(path: str) -> int:
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
     return os.open(path, flags, 0o600)
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without characters that a terminal would act on."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

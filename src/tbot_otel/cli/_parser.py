@@ -2,6 +2,7 @@
 
 import argparse
 
+from tbot_otel.files import printable
 from tbot_otel.policy import EXPECTED_HELPER, is_allowable_helper
 
 TYPE_CHECKING = False
@@ -21,7 +22,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> "NoReturn":
         # For --flag=VALUE, argparse repeats the value.
         before, repeats_value, _ = message.partition("ignored explicit argument")
-        self.exit(2, f"{self.prog}: {before}{'expected no value' if repeats_value else ''}\n")
+        line = f"{before}{'expected no value' if repeats_value else ''}"
+        self.exit(2, f"{self.prog}: {printable(line)}\n")
 
     def add_allow_helper(self) -> None:
         """Add the option that allows more helpers."""

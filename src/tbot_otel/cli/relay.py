@@ -143,10 +143,11 @@ def _resolve_address(host: str, port: int) -> str:
         with socket.socket(family) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((address, port))
-    except OSError as error:
-        # The error's text can repeat the address. A failed lookup has a negative number.
-        is_system_error = error.errno is not None and error.errno > 0
-        problem = os.strerror(error.errno or 0) if is_system_error else "no such host"
+    except (OSError, UnicodeError) as error:
+        # The error's text can repeat the address. A failed lookup has a negative number, and a name
+        # that cannot be encoded for a lookup has none.
+        number = getattr(error, "errno", None) or 0
+        problem = os.strerror(number) if number > 0 else "no such host"
         raise _OptionError(f"--listen: {problem}") from None
     return str(address)
 

@@ -27,6 +27,7 @@ from datetime import date
 from pathlib import Path
 
 from tbot_otel.errors import TbotOtelError
+from tbot_otel.files import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None and options.format == "parquet" and sys.stdout.isatty():
         raise _OptionError("--format: expected -o OUT, because parquet is not text")
     from tbot_otel.report.output import Output, OutputError
-    from tbot_otel.report.reader import find_files, printable
+    from tbot_otel.report.reader import find_files
 
     files = find_files(options.files)
     for file in files:
@@ -126,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             output.write(content)
         except OutputError as error:
-            print(f"tbot-otel report: {error}", file=sys.stderr)
+            print(f"tbot-otel report: {printable(str(error))}", file=sys.stderr)
             return 1
     return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tbot_otel.registry import START
 from tbot_otel.report.parse import COLUMNS, Chunk, Values
-from tbot_otel.report.reader import ReportError, printable
+from tbot_otel.report.reader import ReportError
 from tbot_otel.report.tables import (
     DESTINATION_KINDS,
     REASONS,
@@ -142,7 +142,7 @@ class StartCounter:
         try:
             return self._database.execute(statement)
         except (duckdb.IOException, duckdb.OutOfMemoryException):
-            folder = printable(str(self._folder.parent))
+            folder = self._folder.parent
             raise ReportError(f"{folder}: expected more space for temporary files") from None
 
     def finish(self) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from tbot_otel.report.reader import ReportError, printable
+from tbot_otel.report.reader import ReportError
 
 
 class OutputError(ReportError):
@@ -22,7 +22,7 @@ class Output:
     """
 
     def __init__(self, path: str | None) -> None:
-        self._name = "standard output" if path is None else printable(path)
+        self._name = "standard output" if path is None else path
         # If it is a link, its target is replaced.
         self._path = None if path is None else Path(os.path.realpath(path))
         self._temporary: Path | None = None

@@ -64,13 +64,6 @@ class Block(NamedTuple):
     size: int
 
 
-def printable(path: str) -> str:
-    """Return a path without characters that a terminal would act on."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in path
-    )
-
-
 def find_files(words: Sequence[str]) -> list[File]:
     """Return the files that words name, each once, in the order of the words.
 
@@ -86,7 +79,7 @@ def find_files(words: Sequence[str]) -> list[File]:
         with naming(str(path)):
             status = path.stat()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
-            raise ReportError(f"{printable(str(path))}: expected a file")
+            raise ReportError(f"{path}: expected a file")
         is_empty = stat.S_ISREG(status.st_mode) and not status.st_size
         identity = (status.st_dev, status.st_ino)
         files.setdefault(identity, File(str(path), status.st_size, identity, is_empty))
@@ -108,7 +101,7 @@ def _expand(word: str) -> Iterable[Path]:
     # Path.glob accepts no absolute pattern.
     found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]  # noqa: PTH207
     if not found:
-        raise ReportError(f"{printable(word)}: no file matches")
+        raise ReportError(f"{word}: no file matches")
     return [file for file in found if not file.is_dir()] or _list_folder(found[0])
 
 
@@ -122,7 +115,7 @@ def _list_folder(root: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(folder, name) for name in names if not name.startswith(".")]
     if not paths:
-        raise ReportError(f"{printable(str(root))}: the folder has no files")
+        raise ReportError(f"{root}: the folder has no files")
     return sorted(paths)
 
 
@@ -134,13 +127,13 @@ def naming(path: str) -> Iterator[None]:
     except OSError as error:
         # That of a damaged archive has no number.
         problem = error.strerror or "the archive is damaged"
-        raise ReportError(f"{printable(path)}: {problem}") from None
+        raise ReportError(f"{path}: {problem}") from None
     except EOFError:
-        raise ReportError(f"{printable(path)}: the archive is incomplete") from None
+        raise ReportError(f"{path}: the archive is incomplete") from None
     except (zlib.error, zstd.ZstdError):
-        raise ReportError(f"{printable(path)}: the archive is damaged") from None
+        raise ReportError(f"{path}: the archive is damaged") from None
     except ValueError:
-        raise ReportError(f"{printable(path)}: expected the name of a file") from None
+        raise ReportError(f"{path}: expected the name of a file") from None
 
 
 def read_blocks(file: File) -> Iterator[Block]:
@@ -153,7 +146,7 @@ def read_blocks(file: File) -> Iterator[Block]:
         status = os.fstat(raw.fileno())
         if (status.st_dev, status.st_ino) != file.identity:
             # The Collector renames the file that it has written to, and starts a new one.
-            raise ReportError(f"{printable(file.path)}: the file was replaced; try again")
+            raise ReportError(f"{file.path}: the file was replaced; try again")
         stream = _open_stream(raw)
         rest = b""
         skipped = position = 0
@@ -202,7 +195,7 @@ def _open_stream(raw: BufferedReader) -> _Stream:
         return _FrameStream(raw)
     if head.startswith(b"\0"):
         # The length before a message.
-        raise ReportError(f"{printable(raw.name)}: expected the file exporter's `format: json`")
+        raise ReportError(f"{raw.name}: expected the file exporter's `format: json`")
     return raw
 
 

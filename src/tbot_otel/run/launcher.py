@@ -112,7 +112,7 @@ def write_line(line: str) -> None:
         # Not through sys.stderr: it would retry a failed write at exit and change the exit status.
         # (On Windows, select does not take files, and no command is started.)
         if sys.stderr is not None and (os.name == "nt" or select.select([], [2], [], 0)[1]):
-            os.write(2, f"tbot-otel run: {line}\n".encode(errors="backslashreplace"))
+            os.write(2, f"tbot-otel run: {files.printable(line)}\n".encode())
     except Exception:  # noqa: BLE001, S110 - the command must start
         pass
 
@@ -342,17 +342,13 @@ def _exec_command(command: list[str], *, forwarding: bool) -> int:
             _exec(path, command, forwarding=forwarding)
         except OSError as error:
             if error.errno != errno.ENOENT:
-                write_line(f"{_printable(command[0])}: {error.strerror}")
+                write_line(f"{command[0]}: {error.strerror}")
                 return EXIT_CANNOT_RUN
             if os.path.exists(path):
-                write_line(f"{_printable(command[0])}: its interpreter was not found")
+                write_line(f"{command[0]}: its interpreter was not found")
                 return EXIT_CANNOT_RUN
-    write_line(f"{_printable(command[0])}: command not found")
+    write_line(f"{command[0]}: command not found")
     return EXIT_NOT_FOUND
-
-
-def _printable(name: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def _find_program(name: str) -> str:
