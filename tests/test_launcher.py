@@ -715,6 +715,10 @@ def test_name_that_is_not_printable(name: bytes, environ: list[bytes]) -> None:
             "--allow-helper: expected a name of the form that docs/events.md describes",
         ),
         (["--dry-run", "--record", "{0}/record", "echo", "--dry-run"], 0, "--dry-run"),
+        *(
+            ([f"{option}=1", "echo"], 2, f"{option}: expected no value")
+            for option in ("--dry-run", "--help", "-h")
+        ),
         (["--secret=value", "echo"], 2, "unknown: --secret"),
         (["--a\n\x1b[31m", "echo"], 2, "unknown: --a\\n\\x1b[31m"),
         (["-xsecret", "echo"], 2, "unknown: -x"),

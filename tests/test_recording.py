@@ -162,6 +162,18 @@ def test_own_address(option: list[str], tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize(
+    "consent", [{}, {"TELEPORT_ANONYMOUS_TELEMETRY": "0"}, {**OPT_IN, "DO_NOT_TRACK": "1"}], ids=str
+)
+def test_own_address_without_consent(consent: dict[str, str], tmp_path: Path) -> None:
+    """Without consent, the command is started, and nothing else happens."""
+    options = ("--dry-run", "--record", str(tmp_path / "sent.jsonl"))
+    environ = {**consent, ADDRESS_VARIABLE: "http://127.0.0.1:9"}
+    done = run_python(*RUN, *options, "--", "echo", "started", timeout=60, **environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("name", ["missing/file", "link"])
 @pytest.mark.parametrize("command", ["run", "run --dry-run", "emit"])
 def test_file_cannot_be_opened(command: str, name: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 
+from tbot_otel.consent import OptInSampler
 from tbot_otel.run import launcher
 
 TYPE_CHECKING = False
@@ -57,10 +58,12 @@ def main(words: "Sequence[str]") -> int:
         if word == "--":
             break
         name, given, value = word.partition("=")
-        if word in ("-h", "--help"):
-            print(HELP, end="")
-            return 0
-        if word == "--dry-run":
+        if name in ("-h", "--help", "--dry-run"):
+            if given:
+                return _usage_error(f"{name}: expected no value")
+            if name != "--dry-run":
+                print(HELP, end="")
+                return 0
             options.dry_run = True
             continue
         if name not in _EXPECTED:
@@ -82,7 +85,11 @@ def main(words: "Sequence[str]") -> int:
             if not policy.is_allowable_helper(value):
                 return _usage_error(f"{name}: {policy.EXPECTED_HELPER}")
             options.allowed_helpers.append(value)
-    if (options.dry_run or options.record_path) and os.environ.get(launcher.ADDRESS_VARIABLE):
+    if (
+        (options.dry_run or options.record_path)
+        and os.environ.get(launcher.ADDRESS_VARIABLE)
+        and OptInSampler().should_sample()
+    ):
         return _usage_error(
             f"--record, --dry-run: expected {launcher.ADDRESS_VARIABLE} not to be set"
         )
