@@ -383,9 +383,32 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
         ([folder / "starts*"], 2),
         ([folder / "**" / "starts*"], 3),
         ([paths[1], paths[2]], 2),
+        ([tmp_path / "rot*"], 3),
+        ([folder / "*"], 3),
+        ([folder / "**"], 3),
     ):
         report = read_json(*words)
         assert (report["starts"], report["records"]["unreadable"]) == (starts, 0)
+
+
+def test_folders_that_a_pattern_matches(tmp_path: Path) -> None:
+    """A folder that a pattern matches counts like one that is named, unless it is empty."""
+    names = ["3.json", "a/1.json", "b/2.json", "b/c/4.json"]
+    for name in names:
+        path = tmp_path / "d" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("{}")
+    (tmp_path / "d" / "empty").mkdir()
+    for pattern, expected in (
+        ("d/*", names),
+        ("d*", names),
+        ("d/**", names),
+        ("d/[ab]", names[1:]),
+        ("d/*/", names[1:]),
+        ("d/*/*.json", names[1:3]),
+    ):
+        found = [Path(file.path) for file in find_files([f"{tmp_path}/{pattern}"])]
+        assert found == [tmp_path / "d" / name for name in expected], pattern
 
 
 @pytest.mark.integration

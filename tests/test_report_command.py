@@ -71,6 +71,7 @@ def private(tmp_path: Path) -> Path:
         (["missing.jsonl"], "missing.jsonl: No such file or directory"),
         (["starts.jsonl", "missing.jsonl"], "missing.jsonl: No such file or directory"),
         (["missing*.jsonl"], "missing*.jsonl: no file matches"),
+        (["fold*"], "fold*: no file matches"),
         (["\x1b7\u202e"], "\\x1b7\\u202e: No such file or directory"),
         (["x" * 300], f"{'x' * 300}: File name too long"),
         (["dangling"], "dangling: No such file or directory"),

@@ -69,7 +69,8 @@ def find_files(words: Sequence[str]) -> list[File]:
 
     Args:
         words: Files, folders and patterns. A folder stands for all files in it and in its folders,
-            sorted by path, except hidden ones.
+            except hidden ones. A pattern stands for the files and folders that it matches. Both are
+            sorted by path.
 
     Raises:
         ReportError: A word names no file.
@@ -90,23 +91,19 @@ def _expand(word: str) -> Iterable[Path]:
     path = Path(word)
     with naming(word):
         if path.is_dir():
-            return _list_folder(path)
-        if path.is_symlink() or path.exists():
+            found, problem = _list_folder(path), "the folder has no files"
+        elif path.is_symlink() or path.exists():
             return [path]
-    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", word):
-        # It is not repeated, because a URL can have a password.
-        raise ReportError("FILE: expected a file, a folder or a pattern, not a URL")
-    if not glob.has_magic(word):
-        return [path]
-    # Path.glob accepts no absolute pattern.
-    found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]  # noqa: PTH207
+        elif re.match("[A-Za-z][A-Za-z0-9+.-]*://", word):
+            # It is not repeated, because a URL can have a password.
+            raise ReportError("FILE: expected a file, a folder or a pattern, not a URL")
+        elif not glob.has_magic(word):
+            return [path]
+        else:
+            found, problem = _match(word), "no file matches"
     if not found:
-        raise ReportError(f"{word}: no file matches")
-    return [file for file in found if not file.is_dir()] or _list_folder(found[0])
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        raise ReportError(f"{word}: {problem}")
+    return sorted(found)
 
 
 def _list_folder(root: Path) -> list[Path]:
@@ -114,9 +111,19 @@ def _list_folder(root: Path) -> list[Path]:
     for folder, folders, names in os.walk(root, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(folder, name) for name in names if not name.startswith(".")]
-    if not paths:
-        raise ReportError(f"{root}: the folder has no files")
-    return sorted(paths)
+    return paths
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _match(pattern: str) -> list[Path]:
+    paths: list[Path] = []
+    # Path.glob accepts no absolute pattern.
+    for path in map(Path, glob.glob(pattern, recursive=True)):  # noqa: PTH207
+        paths += _list_folder(path) if path.is_dir() else [path]
+    return paths
 
 
 @contextlib.contextmanager
