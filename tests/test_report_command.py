@@ -1,6 +1,7 @@
 """The command `report`: bad input, output, signals and limits, from the user's side."""
 
 import contextlib
+import gzip
 import json
 import os
 import pty
@@ -96,8 +97,6 @@ def test_usage_errors(
     tmp_path: Path, file: Path, private: Path, words: list[str], message: str
 ) -> None:
     """A usage error is one line that names the place, and no content, with status 2."""
-    import gzip
-
     text = file.read_bytes() * 50
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.jsonl").touch()
@@ -289,6 +288,65 @@ def test_ascii_output(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("first", [1, 3, 4, 6])
+@pytest.mark.parametrize("form", ["plain", "gzip", "zstd", "frames"])
+def test_pipe_that_is_written_in_parts(tmp_path: Path, form: str, first: int) -> None:
+    """The form of a pipe is recognized, however few bytes are written first."""
+    text = to_line(make_start()).encode()
+    frame = compress_zstd(text)
+    content = {
+        "plain": text,
+        "gzip": gzip.compress(text),
+        "zstd": frame,
+        "frames": len(frame).to_bytes(4) + frame,
+    }[form]
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    process = subprocess.Popen(
+        [*COMMAND, str(path), "--format", "json"],
+        env=BASE_ENVIRON,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        with path.open("wb", buffering=0) as pipe:
+            pipe.write(content[:first])
+            # Until the command has read it.
+            wait_until(lambda: not unread_bytes(pipe))
+            pipe.write(content[first:])
+        output, errors = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, errors) == (0, b"")
+    report = json.loads(output)
+    assert (report["starts"], report["records"]["unreadable"]) == (1, 0)
+
+
+def unread_bytes(pipe: BinaryIO) -> int:
+    """The number of bytes that wait in a pipe."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f", b"{}\n", b"\x28\xb5\x2f\xfd"])
+def test_short_pipe(tmp_path: Path, content: bytes) -> None:
+    """A pipe that ends early does not block the command."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    process = subprocess.Popen(
+        [*COMMAND, str(path), "--format", "json"],
+        env=BASE_ENVIRON,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        path.write_bytes(content)
+        _, errors = process.communicate(timeout=WAIT_SECONDS)
+    is_incomplete = content.startswith(b"\x28")
+    line = f"tbot-otel report: {path}: the archive is incomplete\n" if is_incomplete else ""
+    assert (process.returncode, errors.decode()) == (2 if is_incomplete else 0, line)
+
+
 class EndlessRun(NamedTuple):
     """A command that reads a pipe, and has given work to its workers.
 
@@ -352,6 +410,24 @@ def blocks_sigint(pid: int) -> bool:
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("content", [b"", b"\x1f"])
+def test_signal_before_the_first_bytes(tmp_path: Path, content: bytes) -> None:
+    """A signal ends a command that waits for the first bytes of a pipe."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    process = subprocess.Popen(
+        [*COMMAND, str(path)], env=BASE_ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process, path.open("wb", buffering=0) as pipe:
+        pipe.write(content)
+        state = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: not unread_bytes(pipe) and ") S " in state.read_text())
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, *output) == (143, b"", b"")
 
 
 @needs_proc
@@ -572,7 +648,7 @@ values = ("daemon", "18.3.0", "token", "", "", 0, 0, 0, 0, "linux", "amd64")
 for _ in range(20):
     ids = os.urandom(16 * 200_000)
     part = array("i", bytes(4 * 200_000))
-    counter.add(Chunk(ids, part, part, [values], 200_000, Counter(), 0))
+    counter.add(Chunk(ids, part, part, [values], 200_000, Counter(), 0), 0)
 print(sum(path.stat().st_size for path in folder.iterdir()) > 2**20)
 counter.finish()
 print(counter.report(5)["starts"])

@@ -76,7 +76,7 @@ class StartCounter:
             CREATE TABLE start_values (index INTEGER, {types});
         """)
 
-    def add(self, chunk: Chunk, unreadable: int = 0) -> None:
+    def add(self, chunk: Chunk, unreadable: int) -> None:
         """Add the starts of a chunk.
 
         Args:

@@ -9,9 +9,9 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from tbot_otel.errors import TbotOtelError
 
@@ -19,6 +19,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 BLOCK_BYTES = 8 * 2**20
 """How much is read at a time."""
@@ -28,6 +31,7 @@ MAX_LINE_BYTES = 32 * 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _LENGTH_BYTES = 4
+_HEAD_BYTES = _LENGTH_BYTES + len(_ZSTD_MAGIC)
 
 
 class ReportError(TbotOtelError):
@@ -192,18 +196,43 @@ def _read_chunk(stream: _Stream) -> bytes:
     return b"".join(parts)
 
 
+class _Rejoined(RawIOBase):
+    """A pipe, and bytes that have been read from it, which come first."""
+
+    def __init__(self, head: bytes, rest: BufferedReader) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        part, self._head = self._head[: len(view)], self._head[len(view) :]
+        view[: len(part)] = part
+        return len(part) or self._rest.readinto1(buffer)
+
+
 def _open_stream(raw: BufferedReader) -> _Stream:
-    head = raw.peek(_LENGTH_BYTES + len(_ZSTD_MAGIC))
+    stream = raw
+    if raw.seekable():
+        head = raw.peek(_HEAD_BYTES)
+    else:
+        # A pipe can have fewer bytes yet. For signals, they are not read with one call.
+        head = b""
+        while len(head) < _HEAD_BYTES and (part := raw.read1(_HEAD_BYTES - len(head))):
+            head += part
+        stream = BufferedReader(_Rejoined(head, raw))
     if head.startswith(_GZIP_MAGIC):
-        return gzip.open(raw)
+        return gzip.open(stream)
     if head.startswith(_ZSTD_MAGIC):
-        return zstd.open(raw)
+        return zstd.open(stream)
     if head.startswith(_ZSTD_MAGIC, _LENGTH_BYTES):
-        return _FrameStream(raw)
+        return _FrameStream(stream)
     if head.startswith(b"\0"):
         # The length before a message.
         raise ReportError(f"{raw.name}: expected the file exporter's `format: json`")
-    return raw
+    return stream
 
 
 class _FrameStream:
