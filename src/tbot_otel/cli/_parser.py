@@ -1,14 +1,20 @@
 """The parser for the commands' options."""
 
 import argparse
+import re
 
+from tbot_otel.errors import TbotOtelError
 from tbot_otel.files import printable
 from tbot_otel.policy import EXPECTED_HELPER, is_allowable_helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, NoReturn
+
+
+class OptionError(TbotOtelError):
+    """An option is invalid."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +44,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, words: "Sequence[str]") -> argparse.Namespace:
+        """Parse words. An unknown one is a usage error that suggests a known one."""
         options, unknown = self.parse_known_args(words)
         if unknown:
             names = [
@@ -49,6 +56,18 @@ class Parser(argparse.ArgumentParser):
             names = names or ["an argument"]
             self.error(f"unknown: {' '.join(names)}{hint} (see {self.prog} --help)")
         return options
+
+
+def number_up_to(maximum: int) -> "Callable[[str], int]":
+    """Return the type of an option that is a number from 1 to a maximum of at most 9 digits."""
+
+    def parse(text: str) -> int:
+        number = int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else 0
+        if not 0 < number <= maximum:
+            raise argparse.ArgumentTypeError(f"expected a number from 1 to {maximum}")
+        return number
+
+    return parse
 
 
 def suggest(words: "Iterable[str]", known: "Iterable[str]") -> str:

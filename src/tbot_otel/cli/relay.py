@@ -17,7 +17,7 @@ import argparse
 import os
 import re
 
-from tbot_otel.errors import TbotOtelError
+from tbot_otel.cli._parser import OptionError, number_up_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 
 _REQUIRED_MODULES = ("connectrpc", "granian", "uvloop")
-
-
-class _OptionError(TbotOtelError):
-    """An option is invalid."""
 
 
 def configure(parser: "Parser") -> None:
@@ -42,7 +38,7 @@ def configure(parser: "Parser") -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_parse_count,
+        type=number_up_to(999),
         default=1,
         metavar="N",
         help="the number of worker processes (1)",
@@ -64,21 +60,15 @@ def _parse_address(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
-def _parse_count(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,2}", text):
-        raise argparse.ArgumentTypeError("expected a number from 1 to 999")
-    return int(text)
-
-
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     from tbot_otel.otlp import environment
 
     if problem := find_problem():
-        raise _OptionError(problem)
+        raise OptionError(problem)
     environment.check_protocol(environment.protocol())
     if (options.tls_cert is None) != (options.tls_key is None):
-        raise _OptionError("--tls-cert, --tls-key: expected both or neither")
+        raise OptionError("--tls-cert, --tls-key: expected both or neither")
     from pathlib import Path
 
     from tbot_otel.relay import server
@@ -131,7 +121,7 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, "")
     except OSError as error:
         problem = "expected PEM" if isinstance(error, ssl.SSLError) else error.strerror
-        raise _OptionError(f"--tls-cert, --tls-key: {problem}") from None
+        raise OptionError(f"--tls-cert, --tls-key: {problem}") from None
 
 
 def _resolve_address(host: str, port: int) -> str:
@@ -148,7 +138,7 @@ def _resolve_address(host: str, port: int) -> str:
         # that cannot be encoded for a lookup has none.
         number = getattr(error, "errno", None) or 0
         problem = os.strerror(number) if number > 0 else "no such host"
-        raise _OptionError(f"--listen: {problem}") from None
+        raise OptionError(f"--listen: {problem}") from None
     return str(address)
 
 
@@ -160,10 +150,10 @@ def _read_prefixes(path: str | None) -> list[str]:
             secrets = file.read().split("\n")
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or "expected ASCII"
-        raise _OptionError(f"--path-secret-file: {problem}") from None
+        raise OptionError(f"--path-secret-file: {problem}") from None
     secrets = [secret.strip() for secret in secrets if secret.strip()]
     if not secrets or not all(re.fullmatch("[A-Za-z0-9_-]{16,256}", secret) for secret in secrets):
-        raise _OptionError(
+        raise OptionError(
             "--path-secret-file: expected lines of 16 to 256 of A-Z, a-z, 0-9, _ and -"
         )
     return [f"/{secret}" for secret in secrets]

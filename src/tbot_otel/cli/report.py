@@ -26,7 +26,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from tbot_otel.errors import TbotOtelError
+from tbot_otel.cli._parser import OptionError, number_up_to
 from tbot_otel.files import printable
 
 TYPE_CHECKING = False
@@ -42,10 +42,6 @@ _REQUIRED_MODULES = ("duckdb", "jinja2", "msgspec", "numpy", "rich", "vl_convert
 _EPOCH = date(1970, 1, 1)
 
 
-class _OptionError(TbotOtelError):
-    """An option is invalid."""
-
-
 def configure(parser: "Parser") -> None:
     """Add the options."""
     parser.add_argument(
@@ -58,7 +54,7 @@ def configure(parser: "Parser") -> None:
         parser.add_argument(option, type=_parse_day, metavar="DATE", help=brief)
     parser.add_argument(
         "--min-group",
-        type=_parse_count,
+        type=number_up_to(999_999_999),
         default=5,
         metavar="N",
         help="fold the rows of a table that stand for fewer than N starts into one line (5)",
@@ -87,12 +83,6 @@ def _parse_day(text: str) -> date:
     raise argparse.ArgumentTypeError("expected a day, YYYY-MM-DD")
 
 
-def _parse_count(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII):
-        raise argparse.ArgumentTypeError("expected a number from 1 to 999999999")
-    return int(text)
-
-
 def _parse_format(text: str) -> str:
     if text not in FORMATS:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(FORMATS)}")
@@ -104,11 +94,11 @@ def run(options: argparse.Namespace) -> int:
     from importlib.util import find_spec
 
     if not all(map(find_spec, _REQUIRED_MODULES)):
-        raise _OptionError("expected the extra: pip install 'tbot-otel[report]'")
+        raise OptionError("expected the extra: pip install 'tbot-otel[report]'")
     if options.since and options.until and options.since >= options.until:
-        raise _OptionError("--since, --until: expected an earlier day for --since")
+        raise OptionError("--since, --until: expected an earlier day for --since")
     if options.output is None and options.format == "parquet" and sys.stdout.isatty():
-        raise _OptionError("--format: expected -o OUT, because parquet is not text")
+        raise OptionError("--format: expected -o OUT, because parquet is not text")
     from tbot_otel.report.output import Output, OutputError
     from tbot_otel.report.reader import find_files
 
