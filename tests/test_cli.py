@@ -105,6 +105,45 @@ def test_closed_pipe(words: str) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+@pytest.mark.integration
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("preview --tbot-version 18.3.0", "preview --tbot-version 18.3.0 --json"),
+        *("events", "events --json", "events --diff 0.1.0", "status", "status --json"),
+        "completion bash",
+    ],
+)
+def test_full_disk(words: str) -> None:
+    """Output that cannot be written ends a command with status 2 and one line."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [SCRIPT, *words.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    name, *_ = words.split()
+    line = f"tbot-otel {name}: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])
+def test_text_that_cannot_be_encoded(encoding: str) -> None:
+    """Characters that standard output cannot have are escaped."""
+    done = run_python(
+        *("-m", "tbot_otel", "status"),
+        PYTHONIOENCODING=encoding,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://h\udcff:4318",
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "to:         http://h\\udcff:4318/v1/logs" in done.stdout.splitlines()
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
 def test_first_page(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Without arguments, and with --help, a page says what this is, and names every command.

@@ -247,6 +247,28 @@ def test_reader_that_closes_early(file: Path, form: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+def test_closed_output(file: Path, form: str) -> None:
+    """Without standard output, a report needs OUT. Nothing is read before."""
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "--format", form]
+    missing = file.with_name("missing.jsonl")
+    done = subprocess.run(
+        [*words, str(missing)], env=BASE_ENVIRON, capture_output=True, check=False, text=True
+    )
+    line = "tbot-otel report: --output: expected a file, because standard output is closed\n"
+    assert (done.returncode, done.stderr) == (2, line)
+    out = file.with_name("out")
+    done = subprocess.run(
+        [*words, str(file), "-o", str(out)],
+        env=BASE_ENVIRON,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert out.stat().st_size
+
+
 def run_in_terminal(words: list[str], **environ: str) -> tuple[int, str]:
     """Run the command in a terminal of 80 columns, and return its status and its output."""
     pid, terminal = pty.fork()

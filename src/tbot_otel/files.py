@@ -1,4 +1,4 @@
-"""Opens the files that options name, and escapes what is printed about them."""
+"""Opens the files that options name, escapes what is printed about them, and discards output."""
 
 import os
 
@@ -19,3 +19,8 @@ def open_for_appending(path: str) -> int:
 def printable(text: str) -> str:
     """Return a text on one line, without characters that a terminal would act on."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def discard_stdout() -> None:
+    """Discard what standard output could not write. At exit, the interpreter would retry it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -56,13 +56,17 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         return run.main(words[1:])
 
     import argparse
-    import os
+    import io
     from importlib import import_module
 
     from tbot_otel import __version__
     from tbot_otel.cli._parser import Parser, suggest
     from tbot_otel.errors import TbotOtelError
+    from tbot_otel.files import discard_stdout
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A variable or a path can have characters that cannot be encoded.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = Parser(
         prog="tbot-otel",
         usage="%(prog)s COMMAND [OPTION ...]",
@@ -82,17 +86,15 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     parser = Parser(prog=f"tbot-otel {name}", description=command.__doc__)
     command.configure(parser)
     try:
-        status = int(command.run(parser.parse(words[1:])))
-        print(end="", flush=True)
+        return int(command.run(parser.parse(words[1:])))
     except TbotOtelError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader closed its end. At exit, the interpreter would retry the write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The reader of standard output has closed its end.
+        discard_stdout()
         return 141
-    return status
 
 
 _EPILOG = """\

@@ -18,6 +18,7 @@ import argparse
 from importlib import import_module
 
 from tbot_otel import cli
+from tbot_otel.cli._output import write
 from tbot_otel.cli._parser import Parser
 from tbot_otel.errors import TbotOtelError
 
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         import shtab
     except ModuleNotFoundError:
         raise TbotOtelError("expected the extra: pip install 'tbot-otel[completion]'") from None
-    print(shtab.complete(_all_commands(), options.shell))
+    write(shtab.complete(_all_commands(), options.shell))
     return 0
 
 

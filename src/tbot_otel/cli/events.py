@@ -14,6 +14,7 @@ import argparse
 import re
 import textwrap
 
+from tbot_otel.cli._output import write
 from tbot_otel.registry import EVENTS, MAX_COUNT, OTHER, RESOURCE, Attribute, Event
 
 TYPE_CHECKING = False
@@ -90,27 +91,27 @@ def run(options: argparse.Namespace) -> int:
 
         _weaver.write(options.weaver)
     elif options.diff is not None:
-        _print_changes(options.diff)
+        write(*_describe_changes(options.diff))
     elif options.json:
         import json
 
-        print(json.dumps(schema(), indent=2))
+        write(json.dumps(schema(), indent=2))
     else:
-        print(markdown() if options.markdown else plain(), end="")
+        write(markdown() if options.markdown else plain(), end="")
     return 0
 
 
-def _print_changes(version: str) -> None:
+def _describe_changes(version: str) -> list[str]:
     from tbot_otel import __version__
     from tbot_otel.cli import _weaver
 
-    lines = _weaver.changes_since(version)
-    if not lines:
-        print(f"tbot-otel {__version__} can collect the same as {version}.")
-        return
-    print(f"Changes from tbot-otel {version} to {__version__}:")
-    for line in lines:
-        print(*_wrap(line, "- ", "  "), sep="\n")
+    changes = _weaver.changes_since(version)
+    if not changes:
+        return [f"tbot-otel {__version__} can collect the same as {version}."]
+    lines = [f"Changes from tbot-otel {version} to {__version__}:"]
+    for change in changes:
+        lines += _wrap(change, "- ", "  ")
+    return lines
 
 
 def plain() -> str:

@@ -16,6 +16,7 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/events.md
 import argparse
 
 from tbot_otel.cli import _source
+from tbot_otel.cli._output import write
 from tbot_otel.errors import TbotOtelError
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         text = "\n".join(_describe(record))
     if options.output is None:
-        print(text)
+        write(text)
         return 0
     try:
         with open(options.output, "w", encoding="utf-8") as file:

@@ -97,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError("expected the extra: pip install 'tbot-otel[report]'")
     if options.since and options.until and options.since >= options.until:
         raise OptionError("--since, --until: expected an earlier day for --since")
+    if options.output is None and sys.stdout is None:
+        raise OptionError("--output: expected a file, because standard output is closed")
     if options.output is None and options.format == "parquet" and sys.stdout.isatty():
         raise OptionError("--format: expected -o OUT, because parquet is not text")
     from tbot_otel.report.output import Output, OutputError

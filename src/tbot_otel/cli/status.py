@@ -8,8 +8,8 @@ Examples:
   tbot-otel status
   TELEPORT_ANONYMOUS_TELEMETRY=1 tbot-otel status --check
 
-Exit status: 0 = it would be sent; 1 = the check failed; 3 = it would not be
-sent.
+Exit status: 0 = it would be sent; 1 = the check failed; 2 = a usage error, or
+the output cannot be written; 3 = it would not be sent.
 
 What each line means:
 https://github.com/tbot-otel/tbot-otel/blob/main/docs/status.md
@@ -18,6 +18,7 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/status.md
 import argparse
 
 from tbot_otel.cli import _source, emit, relay
+from tbot_otel.cli._output import write
 from tbot_otel.consent import OPT_IN, Consent, OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment, settings
@@ -28,6 +29,7 @@ from tbot_otel.session import Outcome, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 EXIT_CHECK_FAILED = 1
@@ -93,9 +95,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        print(json.dumps(status, indent=2))
+        write(json.dumps(status, indent=2))
     else:
-        _print(status)
+        write(*_describe(status))
     return exit_status
 
 
@@ -113,25 +115,25 @@ def _decide(consent: Consent, error: tuple[str, str] | None) -> tuple[bool, str,
     return True, consent.variable, consent.reason
 
 
-def _print(status: "dict[str, Any]") -> None:
+def _describe(status: "dict[str, Any]") -> "Iterator[str]":
     def because(part: "dict[str, Any]") -> str:
         # The first line may have said it.
         return "" if part["reason"] in (None, status["reason"]) else f", {part['reason']}"
 
     run, relay_status, check = status["run"], status["relay"], status["check"]
     told = _TOLD[run["command_is_told"]]
-    print(f"would send: {'yes' if status['would_send'] else 'no'}, {status['reason']}")
-    print(f"to:         {status['endpoint']}")
-    print(f"protocol:   {status['protocol']}")
-    print(f"helper:     {' '.join(status['helper'].values()) or 'none'}")
+    yield f"would send: {'yes' if status['would_send'] else 'no'}, {status['reason']}"
+    yield f"to:         {status['endpoint']}"
+    yield f"protocol:   {status['protocol']}"
+    yield f"helper:     {' '.join(status['helper'].values()) or 'none'}"
     forwards = "forwards" if run["forwards"] else "does not forward"
-    print(f"run:        {forwards}{because(run)}; tells tbot {told}")
+    yield f"run:        {forwards}{because(run)}; tells tbot {told}"
     can_start = "can start" if relay_status["can_start"] else "cannot start"
-    print(f"relay:      {can_start}{because(relay_status)}")
+    yield f"relay:      {can_start}{because(relay_status)}"
     for problem in status["problems"]:
-        print(f"problem:    {problem}")
+        yield f"problem:    {problem}"
     if check:
-        print(f"check:      {check['result'].replace('_', ' ')}{because(check)}")
+        yield f"check:      {check['result'].replace('_', ' ')}{because(check)}"
 
 
 def _check() -> Outcome:

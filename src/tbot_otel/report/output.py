@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from tbot_otel.files import discard_stdout
 from tbot_otel.report.reader import ReportError
 
 
@@ -73,8 +74,7 @@ class Output:
             if self._path is None:
                 if isinstance(error, BrokenPipeError):
                     raise
-                # At exit, the interpreter would retry the write.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                discard_stdout()
             raise OutputError(f"{self._name}: {error.strerror}") from None
 
 
