@@ -533,7 +533,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         for variable, value, shown, problem in (
             (ENDPOINT, "nonsense", "nonsense/v1/logs", NO_SCHEME),
             (ENDPOINT, "localhost:4318", "localhost:4318/v1/logs", NO_SCHEME),
-            (LOGS_ENDPOINT, "ftp://x/v1/logs", "ftp://x/v1/logs", NO_SCHEME),
+            (LOGS_ENDPOINT, "ftp://x/v1/logs", "ftp:/...", NO_SCHEME),
             (LOGS_ENDPOINT, "http:///v1/logs", "http:///v1/logs", NO_HOST),
             (ENDPOINT, "http://x:port", "http://x:port/v1/logs", NO_HOST),
         )
@@ -548,6 +548,11 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             (
                 f"https://user:{SECRET}@x",
                 "https://x",
+                "the endpoint has a login, which only http/protobuf sends",
+            ),
+            (
+                f"user:{SECRET}@x:4317",
+                "x:4317",
                 "the endpoint has a login, which only http/protobuf sends",
             ),
             ("https://[x", "https://[x", "the endpoint is not a valid URL"),
@@ -808,6 +813,7 @@ def test_status(
         # Invalid URLs.
         *(f"http://[user:{SECRET}@host", f"http://user:{SECRET}@host:port"),
         f"http://user:{SECRET}@h\N{ACCOUNT OF}st",
+        *(f"user:{SECRET}://word@host", f"host:4317/?key={SECRET}&next=https://x"),
     ],
 )
 def test_status_shows_no_secret(

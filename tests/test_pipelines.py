@@ -295,6 +295,17 @@ def test_after_shutdown(provider: LoggerProvider, standin: HTTPStandin) -> None:
     assert standin.requests == []
 
 
+def test_flush_fails(provider: LoggerProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that has the record, and cannot be flushed, has the record."""
+
+    def fail() -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(provider, "force_flush", fail)
+    session = record_start(EVENT, logger_provider=provider)
+    assert session.flush(WAIT_SECONDS).status in (Status.DELIVERED, Status.HANDED_OVER)
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_exporter_after_shutdown(used: bool, standin: HTTPStandin) -> None:
     """After its shutdown, a used or unused exporter fails to export."""

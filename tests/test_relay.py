@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -79,6 +80,7 @@ from support.standins import (
 from tbot_otel import __version__
 from tbot_otel.connect import MAX_REQUEST_BYTES, METHOD, PATH
 from tbot_otel.registry import SCHEMA_URL
+from tbot_otel.relay.log import ChangeLog
 
 pytestmark = pytest.mark.integration
 
@@ -461,6 +463,8 @@ def test_culprits_of_a_refused_export(tmp_path: Path) -> None:
         ]
         honest = [i for i, v in zip(session_ids, versions, strict=True) if v != CULPRIT_VERSION]
         assert sorted(accepted[1:]) == sorted(honest)
+        assert relay.get("/readyz") == (200, "ok")
+        assert "does not accept exports" not in relay.output()
         # The next culprit is exported apart, and spoils no export.
         before = len(standin.requests)
         assert report_version(relay, CULPRIT_VERSION, new_session_id()) == INVALID_ARGUMENT
@@ -862,6 +866,18 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
             *([], {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": MARKER}),
             "metrics protocol: expected http/protobuf or grpc",
         ),
+        *(
+            (
+                [],
+                {
+                    "OTEL_METRICS_EXPORTER": "otlp",
+                    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",
+                    f"OTEL_EXPORTER_OTLP_METRICS_{name}": MARKER,
+                },
+                "metrics protocol grpc: the exporter rejects its OTEL_EXPORTER_OTLP_* variables",
+            )
+            for name in ("COMPRESSION", "TIMEOUT")
+        ),
     ],
 )
 def test_usage_errors(
@@ -880,6 +896,32 @@ def test_usage_errors(
     assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
     assert done.stderr.startswith(f"tbot-otel relay: {problem}")
     assert MARKER not in done.stderr
+
+
+def test_metrics_without_compression(tmp_path: Path) -> None:
+    """The compression none, which the official gRPC exporter rejects, is accepted."""
+    environ = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
+    with (
+        GRPCStandin("OK") as standin,
+        running_relay(
+            tmp_path, standin.endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **environ
+        ) as relay,
+    ):
+        assert relay.report() == (200, "")
+
+
+def test_change_log_of_a_killed_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker logs a change even if another one holds the lock forever."""
+    change_log = ChangeLog()
+    with ThreadPoolExecutor(1) as thread, caplog.at_level("INFO", "tbot_otel.relay"):
+        assert thread.submit(change_log._last.get_lock().acquire).result()
+        change_log.report("the Collector responded with 503")
+        change_log.report("the Collector responded with 503")
+        change_log.report(None)
+    assert caplog.messages == [
+        "the Collector does not accept exports: the Collector responded with 503",
+        "the Collector accepts exports",
+    ]
 
 
 def test_port_in_use() -> None:

@@ -5,6 +5,7 @@ Each fault meets `record_start`, a pipeline with the exporter, `run` and `relay`
 
 import contextlib
 import datetime as dt
+import http
 import json
 import socket
 import socketserver
@@ -33,6 +34,7 @@ from support.relay import running_relay
 from support.run import Command, exporting_to
 from support.standins import HTTPStandin, Response, silent_port
 from tbot_otel.connect import RESPONSE_TIMEOUT_SECONDS
+from tbot_otel.relay.exporting import PROBE_TIMEOUT_SECONDS
 from tbot_otel.sender import EXIT_TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.integration
@@ -264,6 +266,10 @@ def meet_with_relay(fault: Fault, folder: Path, environ: dict[str, str]) -> str:
         begin = time.monotonic()
         status, code = relay.report()
         in_time(time.monotonic() - begin, RESPONSE_TIMEOUT_SECONDS)
+        if status != http.HTTPStatus.OK:
+            begin = time.monotonic()
+            assert relay.get("/readyz")[0] == http.HTTPStatus.SERVICE_UNAVAILABLE
+            in_time(time.monotonic() - begin, PROBE_TIMEOUT_SECONDS)
         assert relay.stop() == 0
     return f"{status} {code}".strip()
 

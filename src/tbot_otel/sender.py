@@ -123,7 +123,9 @@ def _emit(record: "EventLogRecord", provider: "LoggerProvider") -> None:
     logger.emit(record)
     # After a flush, a TbotLogExporter in that pipeline has set the outcome.
     if flush := getattr(provider, "force_flush", None):
-        flush()
+        # The provider has the record, even if its flush fails.
+        with contextlib.suppress(Exception):
+            flush()
     record.session.settle(Outcome(Status.HANDED_OVER, "the logger_provider has it"))
 
 

@@ -173,7 +173,11 @@ def new_for_pipeline() -> Session:
     sends the same one. A Resource holds one id, so each further start has only its own.
     """
     session = Session()
-    # A list, because pop is atomic.
-    if _unused_offers and (offered := _unused_offers.pop()).belongs_to_this_process():
+    # Only pop is atomic: after a check, another thread could take the last one.
+    try:
+        offered = _unused_offers.pop()
+    except IndexError:
+        return session
+    if offered.belongs_to_this_process():
         session.id = offered.id
     return session

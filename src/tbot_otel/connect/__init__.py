@@ -6,6 +6,7 @@ tbot reports its start in one unary call of the Connect protocol
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,13 @@ METHOD = MethodInfo(
 )
 PATH = f"/{METHOD.service_name}/{METHOD.name}"
 """The path of the call, appended to the address that tbot was given."""
+
+# The official runtime repeats any other value of these headers in its error.
+_EXPECTED_HEADERS = {
+    "HTTP_CONNECT_PROTOCOL_VERSION": re.compile("1"),
+    "HTTP_CONNECT_TIMEOUT_MS": re.compile("[0-9]{1,10}"),
+    "HTTP_CONTENT_ENCODING": re.compile("gzip|identity"),
+}
 
 # Newer agents may send other numbers.
 _RUN_MODES = {1: "one-shot", 2: "daemon"}
@@ -167,6 +175,9 @@ class _WSGIApplication(ConnectWSGIApplication):
         # Refused: the runtime would accept gRPC-Web, and fail on gRPC.
         if "grpc" in environ.get("CONTENT_TYPE", ""):
             environ["CONTENT_TYPE"] = ""
+        for name, expected in _EXPECTED_HEADERS.items():
+            if (value := environ.get(name)) and not expected.fullmatch(value):
+                environ[name] = "unknown"
         return super().__call__(environ, start_response)
 
 

@@ -66,7 +66,10 @@ def endpoint() -> str:
     one, in place of which there are dots.
     """
     url = secret_endpoint()
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    scheme, separator, rest = url.partition("://")
+    if scheme not in ("http", "https"):
+        # It can be a part of a login or a query.
+        scheme, separator, rest = "", "", url
     authority, slash, path = rest.replace("#", "?").partition("?")[0].partition("/")
     if "@" in rest.removeprefix(authority):
         # An unquoted /, ? or # in a password looks like the end of the host.

@@ -47,7 +47,7 @@ def check_grpc_endpoint(url: str) -> None:
         ExporterConfigurationError: It is not a URL, or has a login.
     """
     try:
-        host = urlsplit(url).netloc
+        host = urlsplit(url if "://" in url else f"//{url}").netloc
     except ValueError:
         raise ExporterConfigurationError("the endpoint is not a valid URL") from None
     # gRPC would take it for a part of the host's name, and log it.

@@ -30,7 +30,7 @@ from tbot_otel.connect import (
     wsgi_application,
 )
 from tbot_otel.relay.committer import Committer
-from tbot_otel.relay.exporting import ReportExporter
+from tbot_otel.relay.exporting import PROBE_TIMEOUT_SECONDS, ReportExporter
 from tbot_otel.relay.metrics import Metrics
 from tbot_otel.relay.problems import (
     BODY_TIMEOUT,
@@ -93,8 +93,8 @@ class RelayApp:
     def __init__(
         self,
         change_log: "ChangeLog",
-        prefixes: Sequence[str] = ("",),
-        allowed_helpers: Collection[str] = (),
+        prefixes: Sequence[str],
+        allowed_helpers: Collection[str],
     ) -> None:
         self._allowed_helpers = allowed_helpers
         self._metrics = Metrics(lambda: self._committer.waiting_count)
@@ -254,7 +254,8 @@ class RelayApp:
             self._probe = loop.run_in_executor(self._probe_thread, self._exporter.probe)
             self._probe.add_done_callback(self._finish_probe)
         if self._probe is not None:
-            await asyncio.shield(self._probe)
+            # A lookup of the Collector's name has no limit.
+            await asyncio.wait([self._probe], timeout=PROBE_TIMEOUT_SECONDS)
         return self._exporter.problem
 
     def _finish_probe(self, _: object) -> None:

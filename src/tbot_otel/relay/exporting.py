@@ -24,8 +24,8 @@ MAX_SPLIT_EXPORTS = 64
 """The most exports that look for the rejected reports of one batch."""
 MAX_SUSPECTS = 64
 """The most sets of attributes that are exported apart."""
-PROBE_TIMEOUT_MILLIS = 750
-"""The timeout of an empty export. It is too short for the exporter to try again."""
+PROBE_TIMEOUT_SECONDS = 0.75
+"""The timeout of an empty export. It is too short for the exporter to wait and try again."""
 
 
 class ReportExporter:
@@ -49,7 +49,7 @@ class ReportExporter:
         self._observer = ResponseObserver()
         self._exporter = _build_exporter(Arguments(), self._observer)
         self._probe_exporter = _build_exporter(
-            Arguments(timeout=PROBE_TIMEOUT_MILLIS), self._observer
+            Arguments(timeout=PROBE_TIMEOUT_SECONDS * 1000), self._observer
         )
         install_batch_encoder()
         self._suspects: dict[Attributes, None] = {}
@@ -68,6 +68,9 @@ class ReportExporter:
         problems: dict[Report, Problem | None] = {}
         for group in groups.values():
             self._export_group(group, problems)
+        # A Collector that accepts some of them accepts exports.
+        messages = [problem and problem.message for problem in problems.values()]
+        self._set_problem(None if None in messages else messages[0])
         return problems
 
     def _export_group(self, group: list[Report], problems: dict[Report, Problem | None]) -> None:
@@ -105,7 +108,6 @@ class ReportExporter:
         problem = None if outcome.status is Status.DELIVERED else outcome.reason
         seconds = time.monotonic() - started_at
         self._metrics.record_export(len(reports), seconds, delivered=problem is None)
-        self._set_problem(problem)
         return problem
 
     def _suspect(self, reports: Sequence[Report]) -> None:

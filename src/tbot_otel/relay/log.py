@@ -8,6 +8,9 @@ from typing import Any
 
 from tbot_otel.errors import TbotOtelError
 
+LOCK_TIMEOUT_SECONDS = 1.0
+"""How long a worker waits for another one that logs."""
+
 _logger = logging.getLogger("tbot_otel.relay")
 
 
@@ -56,10 +59,16 @@ class ChangeLog:
     def report(self, problem: str | None) -> None:
         """Log why the Collector does not accept exports, or that it does if `problem` is None."""
         state = zlib.crc32(problem.encode()) if problem else 0
-        with self._last.get_lock():
+        lock = self._last.get_lock()
+        # A worker that was killed may hold it forever. Then this worker logs by itself.
+        is_locked = lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
+        try:
             if self._last.value == state:
                 return
             self._last.value = state
+        finally:
+            if is_locked:
+                lock.release()
         if problem:
             _logger.warning("the Collector does not accept exports: %s", problem)
         else:

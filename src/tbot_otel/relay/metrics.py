@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from tbot_otel import __version__
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
+from tbot_otel.otlp.logs import hidden_logs
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _REPORTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -120,10 +121,27 @@ def _create_exporter() -> Any:
     if selected != "otlp":
         raise ExporterConfigurationError("OTEL_METRICS_EXPORTER: expected otlp or none")
     protocol = environment.protocol("METRICS")
-    if protocol not in environment.EXPORTER_MODULES:
-        raise ExporterConfigurationError(f"metrics {environment.UNSUPPORTED_PROTOCOL}")
-    module = import_module(f"{environment.EXPORTER_MODULES[protocol]}.metric_exporter")
-    return module.OTLPMetricExporter()
+    try:
+        environment.check_protocol(protocol)
+        module = import_module(f"{environment.EXPORTER_MODULES[protocol]}.metric_exporter")
+        with hidden_logs():
+            return module.OTLPMetricExporter(**_compression(protocol))
+    except ExporterConfigurationError as error:
+        raise ExporterConfigurationError(f"metrics {error}") from None
+    except Exception as error:
+        raise ExporterConfigurationError(
+            f"metrics protocol {protocol}: the exporter rejects its OTEL_EXPORTER_OTLP_* "
+            f"variables ({type(error).__name__})"
+        ) from error
+
+
+def _compression(protocol: str) -> dict[str, Any]:
+    """Return an argument for the variable's value "none", which the gRPC exporter rejects."""
+    if protocol != "grpc" or environment.standard_variable("COMPRESSION", "METRICS") != "none":
+        return {}
+    from grpc import Compression
+
+    return {"compression": Compression.NoCompression}
 
 
 def _create_provider() -> MeterProvider | None:
