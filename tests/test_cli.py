@@ -132,6 +132,29 @@ def test_full_disk(words: str) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_messages_that_cannot_be_written(redirection: str, tmp_path: Path) -> None:
+    """Without a standard error, a command has the same output and exit status."""
+    (tmp_path / "start.jsonl").touch()
+    for words, exit_status in (
+        ("emit --tbot-version 18.3.0", 0),
+        ("preview --json --config examples/tbot.yaml", 0),
+        (f"report {tmp_path}/start.jsonl", 2),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"exec {SCRIPT} {words} {redirection}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == exit_status
+        assert done.stdout[:1] == ("{" if "--json" in words else "")
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])
 def test_text_that_cannot_be_encoded(encoding: str) -> None:
     """Characters that standard output cannot have are escaped."""

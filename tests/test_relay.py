@@ -739,6 +739,23 @@ def test_workers(tmp_path: Path, warnings: str) -> None:
     assert "Warning" not in relay.output()
 
 
+def test_workers_that_keep_dying(tmp_path: Path) -> None:
+    """If a worker dies again within seconds, the relay exits with 1."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint) as relay,
+    ):
+
+        def has_exited() -> bool:
+            for pid in relay.worker_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return relay.process.poll() is not None
+
+        wait_until(has_exited)
+        assert relay.process.returncode == 1
+
+
 def test_main_process_killed(tmp_path: Path) -> None:
     """A worker ends when the main process is killed, so that the port is free."""
     with (

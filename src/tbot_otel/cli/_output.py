@@ -1,4 +1,7 @@
-"""Writes the output of a command."""
+"""Writes the output and the messages of a command."""
+
+import contextlib
+import sys
 
 from tbot_otel.errors import TbotOtelError
 from tbot_otel.files import discard_stdout
@@ -18,3 +21,11 @@ def write(*lines: str, end: str = "\n") -> None:
     except OSError as error:
         discard_stdout()
         raise TbotOtelError(f"standard output: {error.strerror}") from None
+
+
+def write_message(line: str) -> None:
+    """Write a line to standard error, if that is possible."""
+    # Where it is closed, print would write to standard output.
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr)

@@ -4,8 +4,8 @@ import argparse
 import contextlib
 import os
 import re
-import sys
 
+from tbot_otel.cli._output import write_message
 from tbot_otel.errors import InvalidEventError
 from tbot_otel.events import StartEvent
 from tbot_otel.policy import Reason, Refused, decide, is_allowable_helper
@@ -141,4 +141,4 @@ def describe_reason(name: str | None, reason: Reason) -> str:
 def print_lines(lines: "Sequence[str]") -> None:
     """Print lines about a start to standard error."""
     for line in lines:
-        print(f"tbot-otel: {line}", file=sys.stderr)
+        write_message(f"tbot-otel: {line}")

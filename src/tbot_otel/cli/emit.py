@@ -15,10 +15,10 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/reliability.md
 """
 
 import argparse
-import sys
 from functools import partial
 
 from tbot_otel.cli import _source
+from tbot_otel.cli._output import write_message
 from tbot_otel.consent import OptInSampler
 from tbot_otel.otlp import environment
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             file = RecordFile(files.open_for_appending(options.record))
         except OSError as error:
-            print(f"tbot-otel: --record: {error.strerror}", file=sys.stderr)
+            write_message(f"tbot-otel: --record: {error.strerror}")
     sender.use_exporter(partial(RecordingExporter, file, allowed_helpers=options.allowed_helpers))
     session = record_start(event)
     outcome = session.flush(wait)
@@ -91,5 +91,5 @@ def wait_seconds() -> float:
 
 
 def _print_and_return(status: int, line: str) -> int:
-    print(f"tbot-otel: {line}", file=sys.stderr)
+    write_message(f"tbot-otel: {line}")
     return status

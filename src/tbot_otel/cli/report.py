@@ -26,6 +26,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from tbot_otel.cli._output import write_message
 from tbot_otel.cli._parser import OptionError, number_up_to
 from tbot_otel.files import printable
 
@@ -107,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     files = find_files(options.files)
     for file in files:
         if file.is_empty:
-            print(f"tbot-otel report: {printable(file.path)}: the file is empty", file=sys.stderr)
+            write_message(f"tbot-otel report: {printable(file.path)}: the file is empty")
     if all(file.is_empty for file in files):
         return 2
     _exit_on_signals()
@@ -119,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             output.write(content)
         except OutputError as error:
-            print(f"tbot-otel report: {printable(str(error))}", file=sys.stderr)
+            write_message(f"tbot-otel report: {printable(str(error))}")
             return 1
     return 0
 
