@@ -251,7 +251,7 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
             )
         half = int(rates[best]["ours"] / 2)
         for apart, what, has_goal in (
-            (SECONDS_BETWEEN_CLIENTS, "p99 at half of that rate, 256 clients", True),
+            (SECONDS_BETWEEN_CLIENTS, "p99 at half of our highest rate, 256 clients", True),
             (0, "the same, and the 256 call at the same moment", False),
         ):
             pairs = [
