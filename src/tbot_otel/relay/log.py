@@ -50,25 +50,26 @@ class ChangeLog:
     """
 
     def __init__(self) -> None:
+        context = get_context("spawn")
         try:
+            self._lock = context.Lock()
             # The checksum of the last problem; 0 for none; and 1 at first.
-            self._last = get_context("spawn").Value("L", 1)
+            self._last = context.RawValue("L", 1)
         except OSError:
             raise TbotOtelError("expected a writable /dev/shm, which the workers share") from None
 
     def report(self, problem: str | None) -> None:
         """Log why the Collector does not accept exports, or that it does if `problem` is None."""
         state = zlib.crc32(problem.encode()) if problem else 0
-        lock = self._last.get_lock()
-        # A worker that was killed may hold it forever. Then this worker logs by itself.
-        is_locked = lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
+        # A worker that was killed may hold the lock forever. Then the others go on without it.
+        is_locked = self._lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
         try:
             if self._last.value == state:
                 return
             self._last.value = state
         finally:
             if is_locked:
-                lock.release()
+                self._lock.release()
         if problem:
             _logger.warning("the Collector does not accept exports: %s", problem)
         else:
