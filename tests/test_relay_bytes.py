@@ -386,7 +386,7 @@ ALLOWED_MESSAGES = re.compile(
         (
             *map(re.escape, ("", BAD_ID[2], BAD_BODY[2], NO_EVENT[2], TOO_LARGE[2])),
             r"start\.[a-z_]+: the value is not a whole number, or is negative",
-            "unknown compression: 'br': supported encodings are gzip",
+            "unknown compression: 'other': supported encodings are gzip",
             "decompress: .*",
         )
     )

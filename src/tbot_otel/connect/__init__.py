@@ -177,7 +177,7 @@ class _WSGIApplication(ConnectWSGIApplication):
             environ["CONTENT_TYPE"] = ""
         for name, expected in _EXPECTED_HEADERS.items():
             if (value := environ.get(name)) and not expected.fullmatch(value):
-                environ[name] = "unknown"
+                environ[name] = "other"
         return super().__call__(environ, start_response)
 
 
