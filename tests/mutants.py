@@ -12,6 +12,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path("mutants", "src")
 EXPLAINED = Path(__file__).with_suffix(".toml")
 FINE = ("killed", "timeout")
@@ -52,8 +54,30 @@ def source_of(module: str, function: str) -> list[str]:
     return ast.unparse(node).replace(function, "", 1).splitlines()
 
 
+class _Collected:
+    """A pytest plugin that keeps the ids of the tests."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.ids = {item.nodeid for item in items}
+
+
+def collect() -> set[str]:
+    """Return the ids of the tests that mutmut runs."""
+    settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    selection = settings["pytest_add_cli_args_test_selection"]
+    collected = _Collected()
+    arguments = [*settings["pytest_add_cli_args"], "--collect-only", "-qq", *selection]
+    pytest.main(arguments, plugins=[collected])
+    return collected.ids
+
+
 def main() -> int:
     """Run mutmut, compare its survivors with those that are explained, and name the differences."""
+    # mutmut collects the tests more than once in a process. A test that it does not find again
+    # would count as one that fails, and each mutant as killed.
+    if changed := collect() ^ collect():
+        print(f"expected ids that stay the same: {sorted(changed)}")
+        return 1
     # A mutant without a limit reads /dev/zero, and would take the memory of the machine.
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     subprocess.run((sys.executable, "-m", "mutmut", "run", *sys.argv[1:]), check=False)

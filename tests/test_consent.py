@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.cases import ascii_id
 from tbot_otel import Consent, OptInSampler
 
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
@@ -78,7 +79,7 @@ each_case = pytest.mark.parametrize(
     ("environ", "reason"),
     CASES,
     ids=[
-        " ".join(f"{name}={value!a}" for name, value in environ.items()) or "unset"
+        " ".join(f"{name}={ascii_id(value)}" for name, value in environ.items()) or "unset"
         for environ, _ in CASES
     ],
 )
