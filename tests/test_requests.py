@@ -155,6 +155,15 @@ def test_policy(case: Case) -> None:
     else:
         (report,) = reply.reports
         assert list(report.attributes.items()) == list(case.expected.items())
+        assert list(report.left_out) == case.left_out
+
+
+def test_allowed_helper() -> None:
+    """The owner of the receiver can allow the name of another helper."""
+    given = FULL_ATTRIBUTES | {"tbot.helper": "acme-runner"}
+    request = Request.from_binary(encode_request(encode_start(given)))
+    assert parse_report(request, NOW, ["acme-runner"]).attributes["tbot.helper"] == "acme-runner"
+    assert parse_report(request, NOW).attributes["tbot.helper"] == OTHER
 
 
 @pytest.mark.parametrize(("body", "content_type", "headers", "expected"), REFUSED_CASES)

@@ -56,7 +56,7 @@ class OptInSampler:
 
     def should_sample(self) -> Consent:
         """Read the variables as they are now. A value that is not understood refuses."""
-        value = self._environ.get(OPT_IN, "")
+        value = self._environ.get(OPT_IN)
         if value not in _TRUE_VALUES:
             if not value:
                 problem = "is not set"

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from connectrpc.request import RequestContext
+
 from support.messages import JSON, MARKER, NOW, PROTO
 from tbot_otel.connect import PATH, Context, Report, Request, parse_report, wsgi_application
 
@@ -21,7 +23,7 @@ class Reply(NamedTuple):
 
 def call_application(
     body: bytes,
-    content_type: str = PROTO,
+    content_type: str | None = PROTO,
     *,
     method: str = "POST",
     path: str = PATH,
@@ -33,7 +35,8 @@ def call_application(
     output = io.BytesIO()
     errors = io.StringIO()
 
-    def handle(request: Request, _: Context) -> None:
+    def handle(request: Request, context: Context) -> None:
+        assert isinstance(context, RequestContext)
         reports.append(parse_report(request, NOW))
 
     def start_response(
@@ -47,7 +50,6 @@ def call_application(
         "SCRIPT_NAME": "",
         "PATH_INFO": path,
         "QUERY_STRING": "",
-        "CONTENT_TYPE": content_type,
         "CONTENT_LENGTH": str(len(body)),
         "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.url_scheme": "http",
@@ -55,6 +57,8 @@ def call_application(
         "wsgi.errors": errors,
         **variables,
     }
+    if content_type is not None:
+        environ["CONTENT_TYPE"] = content_type
     output.writelines(wsgi_application(handle)(environ, start_response))
     ((status, headers),) = responses
     attributes = [report.attributes for report in reports]

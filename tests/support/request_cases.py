@@ -254,7 +254,7 @@ NOT_THE_CALL_CASES = [
     *(
         ({"content_type": content_type}, 415)
         for content_type in (
-            *("", "text/plain", "application/xml", f"application/{MARKER}", MARKER),
+            *(None, "", "text/plain", "application/xml", f"application/{MARKER}", MARKER),
             *("application/connect+proto", "application/connect+json"),
             *("application/grpc", f"application/grpc+{MARKER}", "application/grpc-web"),
             *("application/grpc-web+proto", "application/grpc-web-text"),

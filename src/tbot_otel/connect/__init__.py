@@ -110,7 +110,7 @@ def parse_report(
     decision = decide(
         START.name,
         {
-            "tbot.run_mode": _RUN_MODES.get(int(start.run_mode), ""),
+            "tbot.run_mode": _RUN_MODES.get(int(start.run_mode)),
             "tbot.version": start.version,
             "tbot.join_type": start.join_type,
             "tbot.helper": start.helper,
@@ -123,8 +123,8 @@ def parse_report(
         allowed_helpers,
     )
     if isinstance(decision, Refused):
-        field = str(decision.attribute).replace("tbot.", "start.", 1)
-        raise ConnectError(Code.INVALID_ARGUMENT, f"{field}: {decision.reason.value}")
+        field = str(decision.attribute).removeprefix("tbot.")
+        raise ConnectError(Code.INVALID_ARGUMENT, f"start.{field}: {decision.reason.value}")
     return Report(session_id, blur_time(received_at), decision.attributes, decision.left_out)
 
 
