@@ -310,6 +310,17 @@ def test_ascii_output(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def start_reading(path: Path) -> subprocess.Popen[bytes]:
+    """Create a named pipe, and start a report of it."""
+    os.mkfifo(path)
+    return subprocess.Popen(
+        [*COMMAND, str(path), "--format", "json"],
+        env=BASE_ENVIRON,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 @pytest.mark.parametrize("first", [1, 3, 4, 6])
 @pytest.mark.parametrize("form", ["plain", "gzip", "zstd", "frames"])
 def test_pipe_that_is_written_in_parts(tmp_path: Path, form: str, first: int) -> None:
@@ -323,14 +334,7 @@ def test_pipe_that_is_written_in_parts(tmp_path: Path, form: str, first: int) ->
         "frames": len(frame).to_bytes(4) + frame,
     }[form]
     path = tmp_path / "pipe"
-    os.mkfifo(path)
-    process = subprocess.Popen(
-        [*COMMAND, str(path), "--format", "json"],
-        env=BASE_ENVIRON,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with process:
+    with start_reading(path) as process:
         with path.open("wb", buffering=0) as pipe:
             pipe.write(content[:first])
             # Until the command has read it.
@@ -354,14 +358,7 @@ def unread_bytes(pipe: BinaryIO) -> int:
 def test_short_pipe(tmp_path: Path, content: bytes) -> None:
     """A pipe that ends early does not block the command."""
     path = tmp_path / "pipe"
-    os.mkfifo(path)
-    process = subprocess.Popen(
-        [*COMMAND, str(path), "--format", "json"],
-        env=BASE_ENVIRON,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with process:
+    with start_reading(path) as process:
         path.write_bytes(content)
         _, errors = process.communicate(timeout=WAIT_SECONDS)
     is_incomplete = content.startswith(b"\x28")
@@ -439,11 +436,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 def test_signal_before_the_first_bytes(tmp_path: Path, content: bytes) -> None:
     """A signal ends a command that waits for the first bytes of a pipe."""
     path = tmp_path / "pipe"
-    os.mkfifo(path)
-    process = subprocess.Popen(
-        [*COMMAND, str(path)], env=BASE_ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    with process, path.open("wb", buffering=0) as pipe:
+    with start_reading(path) as process, path.open("wb", buffering=0) as pipe:
         pipe.write(content)
         state = Path(f"/proc/{process.pid}/stat")
         wait_until(lambda: not unread_bytes(pipe) and ") S " in state.read_text())
