@@ -1,4 +1,4 @@
-"""Opens the files that options name, escapes what is printed about them, and discards output."""
+"""Shared by the commands: open the files of options, escape text, discard output."""
 
 import os
 

@@ -218,7 +218,7 @@ def _open_stream(raw: BufferedReader) -> _Stream:
     if raw.seekable():
         head = raw.peek(_HEAD_BYTES)
     else:
-        # A pipe can have fewer bytes yet. For signals, they are not read with one call.
+        # A pipe may not have them all yet. Signals are handled between the calls.
         head = b""
         while len(head) < _HEAD_BYTES and (part := raw.read1(_HEAD_BYTES - len(head))):
             head += part
