@@ -25,9 +25,9 @@ SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 MESSAGES = "src/tbot_otel/connect/tbot_pb.py"
 
 PARALLEL = ("-n", "4", "--dist", "worksteal")
-UNIT = ("-m", "not integration")
+UNIT = ("tests/unit",)
 # The integration tests for interpreters that do not run the whole suite.
-SMOKE = ("tests/test_protocols.py", "tests/test_run.py")
+SMOKE = ("tests/integration/test_protocols.py", "tests/integration/test_run.py")
 
 
 def find_python(version: str) -> str | None:
@@ -98,9 +98,7 @@ def unit(session: nox.Session) -> None:
     """Run the tests that take seconds."""
     install(session, "newest")
     session.run("pytest", *UNIT, *session.posargs)
-    session.warn(
-        "Integration tests were left out (see 'deselected'): nox --session newest oldest runs them"
-    )
+    session.warn("Integration tests were left out: nox --session newest oldest runs them")
 
 
 @nox.session

@@ -17,7 +17,7 @@ from opentelemetry.sdk._logs.export import (
 )
 
 from tbot_otel import Session, StartEvent, TbotLogExporter
-from tbot_otel.record import SCOPE_NAME, start_record
+from tbot_otel.pipeline.record import SCOPE_NAME, start_record
 
 BATCH_SIZE = 512
 BATCH_COUNT = 10

@@ -28,7 +28,7 @@ from support.collectors import Official, build_official  # noqa: E402 - as above
 from support.processes import free_port, running_server  # noqa: E402 - as above
 from tbot_otel import Session, StartEvent  # noqa: E402 - as above
 from tbot_otel.connect import PATH  # noqa: E402 - as above
-from tbot_otel.record import start_record, to_readable  # noqa: E402 - as above
+from tbot_otel.pipeline.record import start_record, to_readable  # noqa: E402 - as above
 
 RUN_SECONDS = 4
 WORKERS = 2

@@ -35,7 +35,7 @@ from tbot_otel import (  # noqa: E402 - as above
     Session,
     StartEvent,
 )
-from tbot_otel.record import start_record, to_readable  # noqa: E402 - as above
+from tbot_otel.pipeline.record import start_record, to_readable  # noqa: E402 - as above
 
 PROTOCOLS = ("http/protobuf", "grpc")
 MAX_EXIT_RUNS = 5

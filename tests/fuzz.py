@@ -21,10 +21,11 @@ with atheris.instrument_imports(include=["tbot_otel", "connectrpc", "protobuf"])
     from support.properties import check_bot_config, check_reply, check_report_file
 
 from support.otlp_files import compress_zstd, make_start, to_line
+from support.paths import ROOT
 from support.request_cases import ACCEPTED_CASES, REFUSED_CASES
 from tbot_otel.connect import PATH
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 CONTENT_TYPES = (PROTO, JSON, "application/grpc-web+proto", "application/connect+proto", "")
 ENCODINGS = ("", "gzip", "identity", "br")
 METHODS = ("POST", "GET", "PUT", MARKER)

@@ -8,15 +8,13 @@ __version__ = "0.1.0"
 _LAZY_EXPORTS = {
     "Consent": "consent",
     "OptInSampler": "consent",
-    "ExporterConfigurationError": "errors",
     "InvalidEventError": "errors",
-    "BotConfigError": "errors",
     "TbotOtelError": "errors",
     "StartEvent": "events",
     "Reason": "policy",
-    "TbotLogExporter": "exporter",
-    "OptInLogRecordProcessor": "processor",
-    "TbotResourceDetector": "resource",
+    "TbotLogExporter": "pipeline.exporter",
+    "OptInLogRecordProcessor": "pipeline.processor",
+    "TbotResourceDetector": "pipeline.resource",
     "Outcome": "session",
     "Session": "session",
     "Status": "session",
@@ -24,9 +22,7 @@ _LAZY_EXPORTS = {
 }
 
 __all__ = [
-    "BotConfigError",
     "Consent",
-    "ExporterConfigurationError",
     "InvalidEventError",
     "OptInLogRecordProcessor",
     "OptInSampler",
@@ -45,17 +41,12 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tbot_otel.consent import Consent, OptInSampler
-    from tbot_otel.errors import (
-        BotConfigError,
-        ExporterConfigurationError,
-        InvalidEventError,
-        TbotOtelError,
-    )
+    from tbot_otel.errors import InvalidEventError, TbotOtelError
     from tbot_otel.events import StartEvent
-    from tbot_otel.exporter import TbotLogExporter
+    from tbot_otel.pipeline.exporter import TbotLogExporter
+    from tbot_otel.pipeline.processor import OptInLogRecordProcessor
+    from tbot_otel.pipeline.resource import TbotResourceDetector
     from tbot_otel.policy import Reason
-    from tbot_otel.processor import OptInLogRecordProcessor
-    from tbot_otel.resource import TbotResourceDetector
     from tbot_otel.session import Outcome, Session, Status
     from tbot_otel.start import record_start
 

@@ -2,7 +2,6 @@
 
 TbotOtelError
 ├── InvalidEventError          an event was given a value that it cannot have
-├── BotConfigError             a tbot.yaml cannot be read or counted
 └── ExporterConfigurationError an OTLP exporter cannot be built from its arguments and variables
 
 No message repeats a value. Each names the place and what was expected there.
@@ -25,18 +24,6 @@ class InvalidEventError(TbotOtelError, ValueError):
         super().__init__(f"{attribute}: expected {expected}")
         self.attribute: str = attribute
         self.expected: str = expected
-
-
-class BotConfigError(TbotOtelError):
-    """A tbot.yaml cannot be read or counted.
-
-    Args:
-        place: The file, with the line if it is known: ``tbot.yaml:7``.
-        problem: The key, and what was expected at it.
-    """
-
-    def __init__(self, place: str, problem: str) -> None:
-        super().__init__(f"{place}: {problem}")
 
 
 class ExporterConfigurationError(TbotOtelError):

@@ -33,7 +33,7 @@ class StartEvent:
         destinations_application: Configured application destinations.
 
     Attributes:
-        left_out: What was changed or left out: the attribute, and the reason.
+        changes: What was changed or left out: the attribute, and the reason.
 
     Raises:
         TypeError: An argument is missing or has the wrong type.
@@ -41,6 +41,7 @@ class StartEvent:
     """
 
     __slots__ = (
+        "changes",
         "destinations_application",
         "destinations_database",
         "destinations_kubernetes",
@@ -48,7 +49,6 @@ class StartEvent:
         "helper",
         "helper_version",
         "join_type",
-        "left_out",
         "run_mode",
         "version",
     )
@@ -62,7 +62,7 @@ class StartEvent:
     destinations_database: int
     destinations_kubernetes: int
     destinations_application: int
-    left_out: tuple[tuple[str, Reason], ...]
+    changes: tuple[tuple[str, Reason], ...]
 
     def __init__(
         self,
@@ -97,8 +97,8 @@ class StartEvent:
             raise InvalidEventError(name, _ATTRIBUTES[name].expected)
         for field in values:
             object.__setattr__(self, field, decision.attributes.get(f"tbot.{field}"))
-        left_out = tuple((name, reason) for name, reason in decision.left_out if name in given)
-        object.__setattr__(self, "left_out", left_out)
+        changes = tuple((name, reason) for name, reason in decision.changes if name in given)
+        object.__setattr__(self, "changes", changes)
 
     @classmethod
     def from_attributes(cls, attributes: "Mapping[str, str | int]") -> "StartEvent":

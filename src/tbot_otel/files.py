@@ -1,4 +1,4 @@
-"""Shared by the commands: open the files of options, escape text, discard output."""
+"""Opens the files that options name."""
 
 import os
 
@@ -14,13 +14,3 @@ def open_for_appending(path: str) -> int:
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
     return os.open(path, flags, 0o600)
-
-
-def printable(text: str) -> str:
-    """Return a text on one line, without characters that a terminal would act on."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def discard_stdout() -> None:
-    """Discard what standard output could not write. At exit, the interpreter would retry it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -35,21 +35,21 @@ class Permitted:
     Attributes:
         event_name: Its event.
         attributes: Its attributes, in the registry's order.
-        left_out: What was changed or left out: attribute and reason. The attribute is None if it
+        changes: What was changed or left out: attribute and reason. The attribute is None if it
             is not in the registry, because its name could identify someone.
     """
 
-    __slots__ = ("attributes", "event_name", "left_out")
+    __slots__ = ("attributes", "changes", "event_name")
 
     def __init__(
         self,
         event_name: str,
         attributes: dict[str, str | int],
-        left_out: list[tuple[str | None, Reason]],
+        changes: list[tuple[str | None, Reason]],
     ) -> None:
         self.event_name: str = event_name
         self.attributes: dict[str, str | int] = attributes
-        self.left_out: list[tuple[str | None, Reason]] = left_out
+        self.changes: list[tuple[str | None, Reason]] = changes
 
 
 class Refused:
@@ -92,7 +92,7 @@ def decide(
         return Refused(Reason.NOT_OURS)
     given = attributes or {}
     permitted: dict[str, str | int] = {}
-    left_out: list[tuple[str | None, Reason]] = []
+    changes: list[tuple[str | None, Reason]] = []
     known = 0
     for attribute in event.attributes:
         name = attribute.name
@@ -106,19 +106,19 @@ def decide(
             continue
         if name == "tbot.helper_version" and permitted.get("tbot.helper", OTHER) == OTHER:
             unknown = "tbot.helper" in permitted
-            left_out.append((name, Reason.UNKNOWN_HELPER if unknown else Reason.NO_HELPER))
+            changes.append((name, Reason.UNKNOWN_HELPER if unknown else Reason.NO_HELPER))
             continue
         admitted = attribute.admit(value, allowed_helpers if name == "tbot.helper" else ())
         if admitted is None:
             if not attribute.optional:
                 return Refused(Reason.NOT_A_COUNT, name)
-            left_out.append((name, Reason.DOES_NOT_FIT))
+            changes.append((name, Reason.DOES_NOT_FIT))
             continue
         if admitted != value:
-            left_out.append((name, _reason_for(admitted)))
+            changes.append((name, _reason_for(admitted)))
         permitted[name] = admitted
-    left_out.extend([(None, Reason.UNKNOWN_ATTRIBUTE)] * (len(given) - known))
-    return Permitted(event.name, permitted, left_out)
+    changes.extend([(None, Reason.UNKNOWN_ATTRIBUTE)] * (len(given) - known))
+    return Permitted(event.name, permitted, changes)
 
 
 def is_allowable_helper(name: object) -> bool:

@@ -60,8 +60,8 @@ class Attribute:
         pattern: A regular expression of the allowed values, if they are not a list. Any other
             value becomes ``_OTHER``; if the attribute is optional, it is left out. If there is
             also a list, the owner of a pipeline can allow more values, which must match.
-        head: A regular expression of what is dropped before the pattern.
-        tail: A regular expression of what is cut off after the pattern.
+        dropped_before: A regular expression of what is dropped before the pattern.
+        cut_off_after: A regular expression of what is cut off after the pattern.
         allowed: The allowed values in words, if they are not a list.
         examples: Three values that leave, if they are not a list.
         counterexamples: Three values that do not.
@@ -73,14 +73,14 @@ class Attribute:
         "allowed",
         "brief",
         "counterexamples",
+        "cut_off_after",
+        "dropped_before",
         "examples",
-        "head",
         "name",
         "optional",
         "pattern",
         "question",
         "since",
-        "tail",
         "type",
         "values",
     )
@@ -95,8 +95,8 @@ class Attribute:
         type: "Literal['string', 'int']" = "string",
         values: tuple[str, ...] = (),
         pattern: str = "",
-        head: str = "",
-        tail: str = "",
+        dropped_before: str = "",
+        cut_off_after: str = "",
         allowed: str = "",
         examples: tuple[str | int, ...] = (),
         counterexamples: tuple[str | int, ...] = (),
@@ -109,8 +109,8 @@ class Attribute:
         self.type: Literal["string", "int"] = type
         self.values: tuple[str, ...] = values
         self.pattern: str = pattern
-        self.head: str = head
-        self.tail: str = tail
+        self.dropped_before: str = dropped_before
+        self.cut_off_after: str = cut_off_after
         self.allowed: str = allowed
         self.examples: tuple[str | int, ...] = examples or values
         self.counterexamples: tuple[str | int, ...] = counterexamples
@@ -149,7 +149,9 @@ class Attribute:
     def _match(self, value: str) -> "re.Match[str] | None":
         if self._compiled is None:
             # Compiled at first use: a start without consent needs few patterns.
-            self._compiled = re.compile(f"{self.head}({self.pattern}){self.tail}")
+            self._compiled = re.compile(
+                f"{self.dropped_before}({self.pattern}){self.cut_off_after}"
+            )
         return self._compiled.fullmatch(value) if self.pattern else None
 
 
@@ -199,8 +201,8 @@ START = Event(
             question="Which versions of tbot are in use, and so need support?",
             since="0.1.0",
             pattern=_VERSION,
-            head="v?",
-            tail=_VERSION_TAIL,
+            dropped_before="v?",
+            cut_off_after=_VERSION_TAIL,
             allowed="Three numbers of at most two digits each, the first of them 12 or more. After "
             "them, only `alpha`, `beta`, `rc` or `dev` can follow, with one number of at most two "
             "digits. A `v` before the version is dropped. Anything after it is cut off, because "
@@ -261,7 +263,7 @@ START = Event(
             question="How fast do users of an integration upgrade it?",
             since="0.1.0",
             pattern=_HELPER_VERSION,
-            head="v?",
+            dropped_before="v?",
             allowed="Three numbers of at most two digits each. After them, only `alpha`, `beta`, "
             "`rc` or `dev` can follow, with one number of at most two digits. A `v` before the "
             "version is dropped.",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from opentelemetry._logs import Logger, LoggerProvider
 
     from tbot_otel.events import StartEvent
-    from tbot_otel.exporter import TbotLogExporter
-    from tbot_otel.record import EventLogRecord
+    from tbot_otel.pipeline.exporter import TbotLogExporter
+    from tbot_otel.pipeline.record import EventLogRecord
 
 EXIT_TIMEOUT_SECONDS = 2.0
 """The longest time that an exiting process waits for its starts."""
@@ -92,8 +92,8 @@ class _Sender:
                 event, session, provider = self._pending[0]
             try:
                 with importing():
-                    from tbot_otel import exporter as plugin
-                    from tbot_otel import record as records
+                    from tbot_otel.pipeline import exporter as plugin
+                    from tbot_otel.pipeline import record as records
                 record = records.start_record(event, session)
                 if provider is None:
                     exporter = exporter or (_build_exporter or plugin.TbotLogExporter)()
@@ -109,7 +109,7 @@ class _Sender:
 
 
 def _emit(record: "EventLogRecord", provider: "LoggerProvider") -> None:
-    from tbot_otel.record import SCOPE_NAME, SCOPE_VERSION
+    from tbot_otel.pipeline.record import SCOPE_NAME, SCOPE_VERSION
 
     consent = OptInSampler().should_sample()
     if not consent:

@@ -25,7 +25,7 @@ class Case(NamedTuple):
     event_name: Any
     attributes: Mapping[str, Any] | None
     expected: dict[str, str | int] | Refusal
-    left_out: list[tuple[str | None, Reason]]
+    changes: list[tuple[str | None, Reason]]
 
 
 # The registry has no examples for lists of values. By default, the last value is used.
@@ -92,11 +92,11 @@ def restrict_case(case: Case, names: Container[str]) -> Case | None:
         for name, value in case.attributes.items()
         if name in names or name not in FULL_ATTRIBUTES
     }
-    source = [item for item in case.left_out if item[0] in names]
+    source = [item for item in case.changes if item[0] in names]
     source += [item for item in _EMPTY_LEFT_OUT if item[0] not in names]
-    left_out = [item for name in FULL_ATTRIBUTES for item in source if item[0] == name]
-    left_out += [item for item in case.left_out if item[0] is None]
-    return Case(case.id, case.event_name, given, expected, left_out)
+    changes = [item for name in FULL_ATTRIBUTES for item in source if item[0] == name]
+    changes += [item for item in case.changes if item[0] is None]
+    return Case(case.id, case.event_name, given, expected, changes)
 
 
 def _in_order(values: Mapping[str, str | int]) -> dict[str, str | int]:
@@ -111,9 +111,9 @@ def _start(
     case_id: str,
     given: Mapping[str, object],
     expected: dict[str, str | int] | Refusal,
-    *left_out: tuple[str | None, Reason],
+    *changes: tuple[str | None, Reason],
 ) -> Case:
-    return Case(case_id, "tbot.start", given, expected, list(left_out))
+    return Case(case_id, "tbot.start", given, expected, list(changes))
 
 
 def ascii_id(value: object) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from support.paths import TESTS
 from support.processes import BASE_ENVIRON, WAIT_SECONDS, free_port, running_server
 
 
@@ -46,7 +47,7 @@ def running_clickhouse(folder: Path) -> Iterator[ClickHouse]:
     """Run a server until the block ends. Its data are in the folder, also for a later server."""
     port = free_port()
     command = [sys.executable, "-m", "support.clickhouse", str(folder / "clickhouse"), str(port)]
-    environ = {**BASE_ENVIRON, "TZ": "UTC", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environ = {**BASE_ENVIRON, "TZ": "UTC", "PYTHONPATH": str(TESTS)}
     with running_server(command, folder / "clickhouse.log", port, environ=environ):
         yield ClickHouse(port)
 

@@ -4,10 +4,11 @@ import tempfile
 from pathlib import Path
 
 from support.browser import Browser
+from support.paths import ROOT
 from support.report_data import example_report
 from tbot_otel.report.html import render
 
-PICTURE = Path(__file__).parents[2] / "docs" / "report.png"
+PICTURE = ROOT / "docs" / "report.png"
 WIDTH = 1_100
 
 if __name__ == "__main__":

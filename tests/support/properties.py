@@ -8,14 +8,16 @@ from types import ModuleType
 
 from support.core import Reply
 from support.messages import NOW
-from tbot_otel import BotConfigError, StartEvent, bot_config
+from tbot_otel import StartEvent
+from tbot_otel.cli import _bot_config
+from tbot_otel.cli._bot_config import BotConfigError
 from tbot_otel.connect import Report
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import RESOURCE, START
 from tbot_otel.report import reader
+from tbot_otel.report.document import NOT_REPORTED, REASONS
 from tbot_otel.report.parse import COLUMNS, Parser
 from tbot_otel.report.reader import ReportError, find_files, read_blocks
-from tbot_otel.report.tables import NOT_REPORTED, REASONS
 
 _HELPER = "acme-deploy"
 _HOST = {attribute.name: attribute for attribute in RESOURCE}
@@ -37,7 +39,7 @@ def check_reply(reply: Reply) -> None:
         check_timestamp(report)
         decision = decide(START.name, report.attributes)
         assert isinstance(decision, Permitted)
-        assert not decision.left_out
+        assert not decision.changes
         assert decision.attributes == report.attributes
         event = StartEvent.from_attributes(report.attributes)
         # test_registry reports an attribute that StartEvent lacks.
@@ -63,9 +65,9 @@ def check_message(error: Exception, path: Path, module: ModuleType) -> None:
 def check_bot_config(path: Path) -> None:
     """Check that a file is read, or refused without a word of its own."""
     try:
-        attributes = bot_config.read(path)
+        attributes = _bot_config.read(path)
     except BotConfigError as error:
-        check_message(error, path, bot_config)
+        check_message(error, path, _bot_config)
         return
     assert attributes.pop("tbot.run_mode") in ("one-shot", "daemon")
     assert isinstance(attributes.pop("tbot.join_type"), str)
@@ -107,4 +109,4 @@ def check_chunk(parser: Parser, lines: bytes) -> None:
         given = {f"tbot.{column}": value for column, value in named.items()}
         decision = decide(START.name, given, (_HELPER,))
         assert isinstance(decision, Permitted)
-        assert not decision.left_out
+        assert not decision.changes

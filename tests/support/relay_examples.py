@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from support import agent
 from support.messages import new_session_id
+from support.paths import ROOT
 from support.processes import WAIT_SECONDS, free_port, running_server, wait_until
 
-ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples" / "relay"
 COMMAND = Path(sysconfig.get_path("scripts")) / "tbot-otel"
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from tbot_otel.report.tables import NOT_REPORTED, TABLES, Report, Table
+from tbot_otel.report.document import NOT_REPORTED, TABLES, Report, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.report.tables import Records, Row
+    from tbot_otel.report.document import Records, Row
 
 FIRST_DAY = date(2026, 8, 3)
 RELEASES = (

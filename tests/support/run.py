@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Self
 
+from support.paths import TESTS
 from support.processes import WAIT_SECONDS, wait_until
 
 
@@ -145,7 +146,7 @@ if "stay" in sys.argv:
 sys.exit(7)
 """
 REPORTING_COMMAND = (sys.executable, "-c", REPORT_SCRIPT)
-TESTS_ON_PATH = {"PYTHONPATH": str(Path(__file__).parents[1])}
+TESTS_ON_PATH = {"PYTHONPATH": str(TESTS)}
 
 
 def exporting_to(endpoint: str, protocol: str = "http/protobuf") -> dict[str, str]:

@@ -62,7 +62,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     from tbot_otel import __version__
     from tbot_otel.cli._parser import Parser, suggest
     from tbot_otel.errors import TbotOtelError
-    from tbot_otel.files import discard_stdout
+    from tbot_otel.streams import discard_stdout
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A variable or a path can have characters that cannot be encoded.

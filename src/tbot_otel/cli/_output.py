@@ -4,7 +4,7 @@ import contextlib
 import sys
 
 from tbot_otel.errors import TbotOtelError
-from tbot_otel.files import discard_stdout
+from tbot_otel.streams import discard_stdout
 
 
 def write(*lines: str, end: str = "\n") -> None:

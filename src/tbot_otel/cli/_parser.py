@@ -4,8 +4,8 @@ import argparse
 import re
 
 from tbot_otel.errors import TbotOtelError
-from tbot_otel.files import printable
 from tbot_otel.policy import EXPECTED_HELPER, is_allowable_helper
+from tbot_otel.streams import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

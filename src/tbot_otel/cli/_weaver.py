@@ -157,8 +157,8 @@ def _text(attribute: Attribute) -> "dict[str, Any]":
         "question": attribute.question,
         "allowed": attribute.allowed,
         "pattern": attribute.pattern,
-        "dropped_before": attribute.head,
-        "cut_off_after": attribute.tail,
+        "dropped_before": attribute.dropped_before,
+        "cut_off_after": attribute.cut_off_after,
         "maximum": MAX_COUNT if attribute.type == "int" else "",
     }
     return {

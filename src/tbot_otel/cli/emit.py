@@ -17,7 +17,7 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/reliability.md
 import argparse
 from functools import partial
 
-from tbot_otel.cli import _source
+from tbot_otel.cli import _start_options
 from tbot_otel.cli._output import write_message
 from tbot_otel.consent import OptInSampler
 from tbot_otel.otlp import environment
@@ -32,7 +32,7 @@ MAX_WAIT_SECONDS = 10.0
 
 def configure(parser: "Parser") -> None:
     """Add the options."""
-    _source.configure(parser)
+    _start_options.configure(parser)
     parser.add_argument(
         "--record", metavar="FILE", help="append what is sent to FILE, as OTLP/JSON"
     )
@@ -47,12 +47,12 @@ def run(options: argparse.Namespace) -> int:
     import logging
 
     from tbot_otel import files, sender
-    from tbot_otel.recording import RecordFile, RecordingExporter
+    from tbot_otel.pipeline.recording import RecordFile, RecordingExporter
     from tbot_otel.session import Outcome, Status
     from tbot_otel.start import record_start
 
-    event, lines = _source.read(options)
-    _source.print_lines(lines)
+    event, lines = _start_options.read(options)
+    _start_options.print_lines(lines)
     handler = logging.StreamHandler()
     # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
     handler.addFilter(lambda record: record.name == "tbot_otel")
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     sender.use_exporter(partial(RecordingExporter, file, allowed_helpers=options.allowed_helpers))
     session = record_start(event)
     outcome = session.flush(wait)
-    target = f"{environment.endpoint()} ({environment.protocol()})"
+    target = f"{environment.printable_endpoint()} ({environment.protocol()})"
     if outcome.status is Status.DELIVERED:
         return _print_and_return(0, f"delivered to {target}, session {session.id}")
     if outcome.status is Status.UNOBSERVED:

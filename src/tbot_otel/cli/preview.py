@@ -15,7 +15,7 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/events.md
 
 import argparse
 
-from tbot_otel.cli import _source
+from tbot_otel.cli import _start_options
 from tbot_otel.cli._output import write
 from tbot_otel.errors import TbotOtelError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def configure(parser: "Parser") -> None:
     """Add the options."""
-    _source.configure(parser)
+    _start_options.configure(parser)
     parser.add_argument("--json", action="store_true", help="print the export as OTLP/JSON")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write to FILE instead of standard output"
@@ -39,14 +39,14 @@ def configure(parser: "Parser") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a start."""
-    from tbot_otel.record import start_record, to_readable
+    from tbot_otel.pipeline.record import start_record, to_readable
     from tbot_otel.session import Session
 
-    event, lines = _source.read(options)
-    _source.print_lines(lines)
+    event, lines = _start_options.read(options)
+    _start_options.print_lines(lines)
     record = to_readable(start_record(event, Session()))
     if options.json:
-        from tbot_otel.otlp.encoding import to_json
+        from tbot_otel.pipeline.recording import to_json
 
         text = to_json([record])
     else:

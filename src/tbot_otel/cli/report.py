@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tbot_otel.cli._output import write_message
 from tbot_otel.cli._parser import OptionError, number_up_to
-from tbot_otel.files import printable
+from tbot_otel.streams import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/status.md
 
 import argparse
 
-from tbot_otel.cli import _source, emit, relay
+from tbot_otel.cli import _checks, _start_options, emit, relay
 from tbot_otel.cli._output import write
 from tbot_otel.consent import OPT_IN, Consent, OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.otlp import environment, settings
+from tbot_otel.otlp import environment
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
 from tbot_otel.run import launcher
@@ -60,13 +60,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status."""
     consent = OptInSampler().should_sample()
-    error = settings.find_error()
+    error = _checks.find_error()
     error_line = ": ".join(error) if error else None
     would_send, variable, reason = _decide(consent, error)
     helper, problems = _check_helper()
     if error_line and not consent:
         problems.append(error_line)
-    problems += settings.find_likely_mistakes()
+    problems += _checks.find_likely_mistakes()
     told, run_reason = launcher.decide(consent)
     forwards = told == launcher.ADDRESS and would_send
     relay_problem = error_line or relay.find_problem()
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         "would_send": would_send,
         "reason": reason,
         "variable": variable,
-        "endpoint": environment.endpoint(),
+        "endpoint": environment.printable_endpoint(),
         "protocol": environment.protocol(),
         "helper": helper,
         "run": {
@@ -168,12 +168,12 @@ def _check() -> Outcome:
 
 def _check_helper() -> tuple[dict[str, str], list[str]]:
     """Return the parts of the helper's name and version that would leave, and problems."""
-    decision = decide(START.name, _source.helper_attributes())
+    decision = decide(START.name, _start_options.helper_attributes())
     if not isinstance(decision, Permitted):
         return {}, []
     variables = {
-        "tbot.helper": _source.HELPER_VARIABLE,
-        "tbot.helper_version": _source.HELPER_VERSION_VARIABLE,
+        "tbot.helper": _start_options.HELPER_VARIABLE,
+        "tbot.helper_version": _start_options.HELPER_VERSION_VARIABLE,
     }
     helper = {
         name.removeprefix("tbot."): str(value)
@@ -181,8 +181,8 @@ def _check_helper() -> tuple[dict[str, str], list[str]]:
         if name in variables
     }
     problems = [
-        f"{variables[name]}: {_source.describe_reason(name, reason)}"
-        for name, reason in decision.left_out
+        f"{variables[name]}: {_start_options.describe_reason(name, reason)}"
+        for name, reason in decision.changes
         if name in variables
     ]
     return helper, problems

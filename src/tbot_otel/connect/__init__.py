@@ -69,22 +69,22 @@ class Report:
         timestamp: When it was received, less a random part of a minute, in nanoseconds since
             1970-01-01 UTC. tbot's own time is ignored, because a clock can identify a machine.
         attributes: The attributes that policy permits, by name.
-        left_out: What policy changed or left out: see `policy.Permitted`.
+        changes: What policy changed or left out: see `policy.Permitted`.
     """
 
-    __slots__ = ("attributes", "left_out", "session_id", "timestamp")
+    __slots__ = ("attributes", "changes", "session_id", "timestamp")
 
     def __init__(
         self,
         session_id: str,
         timestamp: int,
         attributes: Mapping[str, str | int],
-        left_out: Sequence[tuple[str | None, Reason]] = (),
+        changes: Sequence[tuple[str | None, Reason]] = (),
     ) -> None:
         self.session_id: str = session_id
         self.timestamp: int = timestamp
         self.attributes: Mapping[str, str | int] = attributes
-        self.left_out: Sequence[tuple[str | None, Reason]] = left_out
+        self.changes: Sequence[tuple[str | None, Reason]] = changes
 
 
 def parse_report(
@@ -125,7 +125,7 @@ def parse_report(
     if isinstance(decision, Refused):
         field = str(decision.attribute).removeprefix("tbot.")
         raise ConnectError(Code.INVALID_ARGUMENT, f"start.{field}: {decision.reason.value}")
-    return Report(session_id, blur_time(received_at), decision.attributes, decision.left_out)
+    return Report(session_id, blur_time(received_at), decision.attributes, decision.changes)
 
 
 def unavailable_error(problem: str) -> ConnectError:

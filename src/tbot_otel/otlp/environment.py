@@ -49,7 +49,7 @@ def timeout_seconds() -> float | None:
     return seconds if 0 <= seconds < TIMEOUT_MAX else None
 
 
-def secret_endpoint() -> str:
+def endpoint() -> str:
     """Return the endpoint for logs as the exporters read it. Any part of it can be secret."""
     if protocol() == "grpc":
         return standard_variable("ENDPOINT") or "http://localhost:4317"
@@ -59,13 +59,13 @@ def secret_endpoint() -> str:
     return base.removesuffix("/") + LOGS_PATH
 
 
-def endpoint() -> str:
+def printable_endpoint() -> str:
     """Return the endpoint for logs without the parts that can be secret.
 
     Those are the user, the password, the query, the fragment, and a path that is not the standard
     one, in place of which there are dots.
     """
-    url = secret_endpoint()
+    url = endpoint()
     scheme, separator, rest = url.partition("://")
     if scheme not in ("http", "https"):
         # It can be a part of a login or a query.

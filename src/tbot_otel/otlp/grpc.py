@@ -8,11 +8,11 @@ from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import TLS_FILES
-from tbot_otel.otlp.batch import EncodedBatch
 from tbot_otel.otlp.environment import has_credential_provider, standard_variable
 from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT, Rejection
-from tbot_otel.otlp.settings import check_grpc_endpoint
+from tbot_otel.otlp.send import SelfEncodingBatch
 from tbot_otel.otlp.tls import read_file
+from tbot_otel.otlp.url import check_grpc_endpoint
 
 if TYPE_CHECKING:
     from tbot_otel.otlp.arguments import Arguments
@@ -57,7 +57,7 @@ class _ObservedExporter(OTLPLogExporter):
     The base class stores its client in the private attribute `_client`, and creates another one
     each time it reconnects. If a release stops using that attribute, responses are not observed,
     and consent is asked once for each export. Without the private method `_translate_data`, an
-    `EncodedBatch` is encoded record by record.
+    `SelfEncodingBatch` is encoded record by record.
     """
 
     def __init__(self, observer: "ResponseObserver", **arguments: Any) -> None:
@@ -76,7 +76,9 @@ class _ObservedExporter(OTLPLogExporter):
             self._observer.is_attached = True
 
     def _translate_data(self, data: Any) -> Any:
-        return data.encode() if isinstance(data, EncodedBatch) else super()._translate_data(data)
+        return (
+            data.encode() if isinstance(data, SelfEncodingBatch) else super()._translate_data(data)
+        )
 
 
 class _ObservedCall:

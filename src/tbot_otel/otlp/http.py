@@ -31,7 +31,7 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> OTLP
             client_key_file=tls.find_path(arguments, "key_file"),
             client_certificate_file=tls.find_path(arguments, "cert_file"),
         )
-    url = split_url(arguments.endpoint or environment.secret_endpoint())
+    url = split_url(arguments.endpoint or environment.endpoint())
     context = tls.create_context(arguments) if url.scheme == "https" else None
     client = HTTPClient(observer, context, find_proxy(url, context))
     observer.is_attached = True

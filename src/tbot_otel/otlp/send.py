@@ -1,18 +1,20 @@
 """Builds the official exporter that arguments and variables select, and sends with it."""
 
 import logging
+from abc import abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
-from tbot_otel.otlp.logs import hidden_logs
+from tbot_otel.otlp.quiet import hidden_logs
 from tbot_otel.session import Outcome, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import ModuleType
 
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("tbot_otel")
 _export_logger = logging.getLogger("tbot_otel.export")
+
+
+class SelfEncodingBatch(Sequence["ReadableLogRecord"]):
+    """A batch that builds its own OTLP message."""
+
+    @abstractmethod
+    def encode(self) -> "ExportLogsServiceRequest":
+        """Return the OTLP message of the records."""
 
 
 def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "LogRecordExporter":

@@ -32,6 +32,21 @@ def split_url(url: str) -> "SplitResult":
     return parts
 
 
+def check_grpc_endpoint(url: str) -> None:
+    """Check an endpoint for gRPC, which may have no scheme.
+
+    Raises:
+        ExporterConfigurationError: It is not a URL, or has a login.
+    """
+    try:
+        host = urlsplit(url if "://" in url else f"//{url}").netloc
+    except ValueError:
+        raise ExporterConfigurationError("the endpoint is not a valid URL") from None
+    # gRPC would take it for a part of the host's name, and log it.
+    if "@" in host:
+        raise ExporterConfigurationError("the endpoint has a login, which only http/protobuf sends")
+
+
 def basic_authorization(url: "SplitResult") -> str | None:
     """Return the value of the header for the user and the password of a URL, if it has them."""
     if not (url.username or url.password):

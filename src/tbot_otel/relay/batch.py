@@ -17,8 +17,8 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 
 from tbot_otel.connect import Report
 from tbot_otel.otlp import send
-from tbot_otel.otlp.batch import EncodedBatch
-from tbot_otel.record import EventLogRecord, to_readable
+from tbot_otel.otlp.send import SelfEncodingBatch
+from tbot_otel.pipeline.record import EventLogRecord, to_readable
 from tbot_otel.registry import START
 from tbot_otel.session import Session
 
@@ -30,7 +30,7 @@ _logger = logging.getLogger("tbot_otel.relay")
 Attributes = tuple[tuple[str, str | int], ...]
 
 
-class ReportBatch(EncodedBatch):
+class ReportBatch(SelfEncodingBatch):
     """Reports that are exported together.
 
     Args:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from tbot_otel import __version__
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
-from tbot_otel.otlp.logs import hidden_logs
+from tbot_otel.otlp.quiet import hidden_logs
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _REPORTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)

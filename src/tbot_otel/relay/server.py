@@ -101,7 +101,7 @@ def serve(
     multiprocessing.set_start_method("spawn")
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     url = f"{'https' if certificate else 'http'}://{authority}"
-    _logger.info("listens on %s, exports to %s", url, environment.endpoint())
+    _logger.info("listens on %s, exports to %s", url, environment.printable_endpoint())
     if not ip_address(host).is_loopback and not (certificate and all(prefixes)):
         _logger.warning(
             "others on the network can add starts or see the path's secret: expected "

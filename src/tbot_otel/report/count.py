@@ -9,9 +9,7 @@ import duckdb
 import numpy as np
 
 from tbot_otel.registry import START
-from tbot_otel.report.parse import COLUMNS, Chunk, Values
-from tbot_otel.report.reader import ReportError
-from tbot_otel.report.tables import (
+from tbot_otel.report.document import (
     DESTINATION_KINDS,
     REASONS,
     TABLES,
@@ -21,6 +19,8 @@ from tbot_otel.report.tables import (
     Report,
     Table,
 )
+from tbot_otel.report.parse import COLUMNS, Chunk, Values
+from tbot_otel.report.reader import ReportError
 
 MEMORY_LIMIT_MIB: Final = 256
 """What DuckDB may take. The rest goes to files in its temporary folder."""

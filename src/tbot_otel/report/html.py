@@ -9,15 +9,15 @@ import re
 from typing import NamedTuple
 
 from tbot_otel.report import wording
+from tbot_otel.report.document import TABLES
 from tbot_otel.report.summaries import destinations, history
-from tbot_otel.report.tables import TABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from tbot_otel.report.tables import Report
+    from tbot_otel.report.document import Report
 
 MAX_SERIES = 5
 """The most values that a chart tells apart. page.css has a color for each."""

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from tbot_otel.files import discard_stdout
 from tbot_otel.report.reader import ReportError
+from tbot_otel.streams import discard_stdout
 
 
 class OutputError(ReportError):

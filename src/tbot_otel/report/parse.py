@@ -12,8 +12,8 @@ import msgspec
 
 from tbot_otel.policy import Refused, decide
 from tbot_otel.registry import RESOURCE, START
+from tbot_otel.report.document import NOT_REPORTED
 from tbot_otel.report.reader import MAX_LINE_BYTES
-from tbot_otel.report.tables import NOT_REPORTED
 
 COLUMNS: tuple[str, ...] = (
     *(attribute.name.removeprefix("tbot.") for attribute in START.attributes),

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tbot_otel.report.tables import Report
+from tbot_otel.report.document import Report
 
 # Files of this size take about a second.
 _MIN_PROGRESS_BYTES = 128 * 2**20

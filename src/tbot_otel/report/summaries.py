@@ -4,13 +4,13 @@ from collections import Counter, defaultdict
 from datetime import date
 from typing import NamedTuple
 
-from tbot_otel.report.tables import DESTINATION_KINDS
+from tbot_otel.report.document import DESTINATION_KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tbot_otel.report.tables import Report
+    from tbot_otel.report.document import Report
 
 
 class Unit(NamedTuple):

@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 from tbot_otel.report import wording
+from tbot_otel.report.document import TABLES
 from tbot_otel.report.summaries import destinations, history
-from tbot_otel.report.tables import TABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from tbot_otel.report.tables import Report
+    from tbot_otel.report.document import Report
 
 MAX_ROWS = 10
 """The most rows of a table that are printed."""

@@ -2,11 +2,11 @@
 
 import unicodedata
 
-from tbot_otel.report.tables import REASONS
+from tbot_otel.report.document import REASONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.report.tables import Folded, Records, Report
+    from tbot_otel.report.document import Folded, Records, Report
 
 COLUMNS = {
     "day": "Day",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from tbot_otel.connect import Context, Report, Request
-    from tbot_otel.exporter import TbotLogExporter
+    from tbot_otel.pipeline.exporter import TbotLogExporter
 
 IDLE_TIMEOUT_SECONDS = 600.0
 """How long the forwarder waits for a report, and how long it tries to deliver one."""
@@ -196,14 +196,15 @@ class _Forwarder:
         allowed_helpers: "Sequence[str]",
     ) -> None:
         # Import now what the first record needs.
-        from tbot_otel import connect, record  # noqa: F401
+        from tbot_otel import connect
         from tbot_otel.otlp import send
-        from tbot_otel.recording import RecordFile
+        from tbot_otel.pipeline import record  # noqa: F401
+        from tbot_otel.pipeline.recording import RecordFile
         from tbot_otel.run.server import Server
 
         if not dry_run:
             send.import_exporter_module()
-        self._target = f"{environment.endpoint()} ({environment.protocol()})"
+        self._target = f"{environment.printable_endpoint()} ({environment.protocol()})"
         self._dry_run = dry_run
         self._allowed_helpers = allowed_helpers
         # The statuses of a report that tbot gets 200 for.
@@ -223,7 +224,7 @@ class _Forwarder:
         threading.Thread(target=self._server.run, name="tbot_otel", daemon=True).start()
 
     def _build_exporter(self) -> "TbotLogExporter":
-        from tbot_otel.recording import RecordingExporter
+        from tbot_otel.pipeline.recording import RecordingExporter
 
         # Only the first attempt is recorded.
         file, self._record_file = self._record_file, None
@@ -276,7 +277,7 @@ class _Forwarder:
 
         waiting_since = self._server.waiting_since(context.client_address)
         report = connect.parse_report(request, time.time_ns(), self._allowed_helpers)
-        for name, reason in report.left_out:
+        for name, reason in report.changes:
             _logger.info("%s: %s", name, reason.value)
         session = self._submit(report)
         deadline = waiting_since + connect.RESPONSE_TIMEOUT_SECONDS

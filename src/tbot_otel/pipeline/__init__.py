@@ -1,0 +1,1 @@
+"""Records that come from a pipeline, or go into one: exporter, processor, detector."""

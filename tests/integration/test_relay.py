@@ -1,0 +1,956 @@
+"""The process of the relay, between agents and Collectors."""
+
+import contextlib
+import gzip
+import http.client
+import os
+import re
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from connectrpc.client import ConnectClientSync
+from connectrpc.codec import proto_binary_codec, proto_json_codec
+from connectrpc.compression.gzip import GzipCompression
+from connectrpc.errors import ConnectError
+from connectrpc.protocol import ProtocolType
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
+from opentelemetry.sdk.version import __version__ as sdk_version
+from protobuf.wkt import Timestamp
+from pyqwest import HTTPVersion, SyncClient, SyncHTTPTransport
+
+from support import agent
+from support.cases import EMPTY_ATTRIBUTES, FULL_ATTRIBUTES
+from support.collectors import MakeCollector, Official, Rotel
+from support.messages import (
+    JSON,
+    MARKER,
+    PROTO,
+    REPORT,
+    REPORT_ATTRIBUTES,
+    encode_json_request,
+    encode_request,
+    encode_start,
+    field,
+    new_session_id,
+)
+from support.otlp import PROTOCOLS, attribute_values, partial_success
+from support.processes import (
+    MAIN_SCRIPT,
+    WAIT_SECONDS,
+    free_port,
+    run_python,
+    wait_until,
+)
+from support.relay import Relay, running_relay
+from support.relay_clients import (
+    GATED_ENVIRON,
+    TOO_MANY_CALLS,
+    GatedStandin,
+    concurrently,
+    exported_session_ids,
+    gated_setup,
+    is_full,
+    report_until_admitted,
+)
+from support.setup_code import override_constants
+from support.standins import (
+    GRPCStandin,
+    HTTPStandin,
+    ReceivedRequest,
+    Response,
+    silent_port,
+)
+from tbot_otel import __version__
+from tbot_otel.connect import MAX_REQUEST_BYTES, METHOD, PATH
+from tbot_otel.registry import SCHEMA_URL
+from tbot_otel.relay.log import ChangeLog
+
+# A clock that is an hour late.
+AGENT_TIME = time.time_ns() - 3600 * 10**9
+REJECTED = partial_success(1).SerializeToString()
+
+
+@pytest.fixture(name="relay", scope="module", params=PROTOCOLS)
+def relay_to_official(
+    request: pytest.FixtureRequest, official: Official, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Relay]:
+    """A relay in front of the official Collector, for tests that do not disturb it."""
+    folder = tmp_path_factory.mktemp("relay")
+    protocol = request.param
+    endpoint = official.endpoint(protocol)
+    with running_relay(folder, endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol) as relay:
+        yield relay
+
+
+def report_with_runtime(
+    url: str, session_id: str, transport: SyncHTTPTransport, timestamp: int, **options: Any
+) -> str:
+    """Report a start with the official runtime, and return the code of the response."""
+    request = agent.build_request(session_id, oneshot=True)
+    seconds, nanos = divmod(timestamp, 10**9)
+    request.timestamp = Timestamp(seconds=seconds, nanos=nanos)
+    client = ConnectClientSync(url, http_client=SyncClient(transport), **options)
+    try:
+        client.execute_unary(
+            request=request, method=METHOD, timeout_ms=int(agent.REPORT_TIMEOUT_SECONDS * 1000)
+        )
+    except ConnectError as error:
+        return error.code.value
+    return "ok"
+
+
+def check_received(official: Official, session_id: str) -> None:
+    """Check every field that the official Collector has received for the agent's report."""
+    logs = official.find_json(session_id)
+    assert attribute_values(logs["resource"]["attributes"]) == {
+        "service.name": "tbot",
+        "session.id": session_id,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": sdk_version,
+    }
+    (scope,) = logs["scopeLogs"]
+    assert scope["scope"] == {"name": "tbot_otel", "version": __version__}
+    assert logs["schemaUrl"] == scope["schemaUrl"] == SCHEMA_URL
+    (record,) = scope["logRecords"]
+    assert attribute_values(record.pop("attributes")) == EMPTY_ATTRIBUTES | agent.REPORTED
+    # The time of receipt, less a part of a minute.
+    received_at = int(record.pop("timeUnixNano"))
+    assert 0 <= time.time_ns() - received_at < (WAIT_SECONDS + 60) * 10**9
+    assert int(record.pop("observedTimeUnixNano")) == received_at
+    # The Collector writes absent fields as empty ones.
+    assert {name: value for name, value in record.items() if value not in ({}, "", 0)} == {
+        "severityNumber": 9,
+        "severityText": "INFO",
+        "eventName": "tbot.start",
+    }
+
+
+@pytest.mark.parametrize("codec", [proto_binary_codec(), proto_json_codec()], ids=["proto", "json"])
+@pytest.mark.parametrize("compression", [GzipCompression(), None], ids=["gzip", "plain"])
+def test_delivered(relay: Relay, official: Official, codec: Any, compression: Any) -> None:
+    """The Collector receives an acknowledged report as it was sent, and nothing else."""
+    session_id, timestamp = new_session_id(), AGENT_TIME
+    with SyncHTTPTransport(http_version=HTTPVersion.HTTP1) as transport:
+        code = report_with_runtime(
+            relay.url, session_id, transport, timestamp, codec=codec, send_compression=compression
+        )
+    assert code == "ok"
+    check_received(official, session_id)
+
+
+@pytest.mark.parametrize("client", agent.CLIENTS)
+def test_delivered_without_a_timestamp(relay: Relay, official: Official, client: str) -> None:
+    """A start without a timestamp is delivered too."""
+    session_id = new_session_id()
+    request = agent.build_request(session_id, oneshot=True)
+    assert agent.CLIENTS[client](relay.url, request) == "ok"
+    check_received(official, session_id)
+
+
+def test_delivered_to_rotel(rotel: Rotel, tmp_path: Path) -> None:
+    """Another Collector receives every attribute too."""
+    session_id = new_session_id()
+    with running_relay(tmp_path, rotel.endpoint("http/protobuf")) as relay:
+        assert relay.report(session_id) == (200, "")
+    received = rotel.find(session_id)
+    assert received.attributes == REPORT_ATTRIBUTES
+    assert not {"os.type", "host.arch", "host.name"} & received.resource.keys()
+
+
+@pytest.mark.parametrize("protocol", [ProtocolType.GRPC, ProtocolType.GRPC_WEB], ids=str)
+def test_other_protocols(relay: Relay, protocol: ProtocolType) -> None:
+    """Calls over gRPC and gRPC-Web are refused without a traceback."""
+    with SyncHTTPTransport(http_version=HTTPVersion.HTTP1) as transport:
+        code = report_with_runtime(
+            relay.url, new_session_id(), transport, time.time_ns(), protocol=protocol
+        )
+    assert code != "ok"
+    assert "Traceback" not in relay.output()
+    assert relay.report() == (200, "")
+
+
+def test_tls(official: Official, tmp_path: Path) -> None:
+    """With a certificate and its key, the relay accepts only TLS, with HTTP/1.1."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*encoding, serialization.NoEncryption()))
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    options = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    with running_relay(tmp_path, official.endpoint("http/protobuf"), *options) as relay:
+        session_id, timestamp = new_session_id(), AGENT_TIME
+        with SyncHTTPTransport(tls_ca_cert=authority.cert_pem.bytes()) as transport:
+            url = relay.url_for("https")
+            assert report_with_runtime(url, session_id, transport, timestamp) == "ok"
+        check_received(official, session_id)
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        # As tbot's client, offer both.
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with context.wrap_socket(relay.connect(), server_hostname="localhost") as connection:
+            assert connection.selected_alpn_protocol() == "http/1.1"
+        with pytest.raises((OSError, http.client.HTTPException)):
+            relay.report()
+
+
+def test_output_hides_variables(tmp_path: Path) -> None:
+    """The relay prints no header, query or login of the Collector, although libraries log them."""
+    secrets = ("a-user-name", "a-password", "a-token-in-the-query", "a-token-in-a-header")
+    user, password, query, header = secrets
+    endpoint = f"http://{user}:{password}@127.0.0.1:{free_port()}/v1/logs?{query}"
+    environ = {
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization: {header}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_LOG_LEVEL": "debug",
+    }
+    with running_relay(tmp_path, "", **environ) as relay:
+        assert relay.report() == (503, "unavailable")
+        assert "the Collector does not accept exports" in relay.output()
+    assert not [secret for secret in secrets if secret in relay.output()]
+
+
+def test_path_secret(tmp_path: Path) -> None:
+    """With a secret, only the path with it accepts reports. No response or log repeats it."""
+    secret = "a-Secret_of-16-or-more"
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    options = ("--path-secret-file", str(tmp_path / "secret"))
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, *options) as relay,
+    ):
+        for path in (
+            *(PATH, f"/{secret}x{PATH}", f"/x/{secret}{PATH}"),
+            *(f"/{secret}", "/", f"/{PATH}"),
+        ):
+            assert relay.post(REPORT, path=path) == (404, "", "")
+        assert not standin.requests
+        assert relay.post(REPORT, path=f"/{secret}{PATH}") == (200, "", "")
+        assert relay.get("/healthz") == (200, "ok")
+        assert secret not in relay.output()
+
+
+def test_no_path_secret(relay: Relay) -> None:
+    """Without a secret, any other path is not found."""
+    assert relay.post(REPORT, path=f"/x{PATH}") == (404, "", "")
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_listen(tmp_path: Path, host: str) -> None:
+    """The relay listens on an IPv6 address, and on the address of a host name."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, host=host) as relay,
+    ):
+        session_id = new_session_id()
+        request = agent.build_request(session_id, oneshot=False)
+        assert agent.call_with_http(relay.url, request) == "ok"
+        assert relay.report() == (200, "")
+        assert exported_session_ids(standin)[0] == [session_id]
+
+
+NESTED_JSON = b'{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"
+INVALID_ARGUMENT = (400, "invalid_argument")
+RESOURCE_EXHAUSTED = (429, "resource_exhausted")
+UNAVAILABLE = (503, "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "headers", "expected"),
+    [
+        (
+            *(encode_request(encode_start(FULL_ATTRIBUTES), session_id=MARKER), PROTO, {}),
+            (*INVALID_ARGUMENT, "distinct_id"),
+        ),
+        (encode_request(None), PROTO, {}, (*INVALID_ARGUMENT, "event")),
+        (
+            *(encode_request(field(6, -1)), PROTO, {}),
+            (*INVALID_ARGUMENT, "start.destinations_other"),
+        ),
+        (MARKER.encode(), PROTO, {}, (*INVALID_ARGUMENT, "the body")),
+        (
+            *(encode_json_request({"version": 18, "joinType": MARKER}), JSON, {}),
+            (*INVALID_ARGUMENT, "the body"),
+        ),
+        (NESTED_JSON, JSON, {}, (*INVALID_ARGUMENT, "the body")),
+        (NESTED_JSON * 2, JSON, {}, (*RESOURCE_EXHAUSTED, "message")),
+        (bytes(MAX_REQUEST_BYTES + 1), PROTO, {}, (*RESOURCE_EXHAUSTED, "message")),
+        (
+            *(gzip.compress(bytes(10**8)), PROTO, {"Content_Encoding": "gzip"}),
+            (*RESOURCE_EXHAUSTED, "message"),
+        ),
+        (b"", PROTO, {"Content_Encoding": "br"}, (501, "unimplemented", "")),
+        (b"", MARKER, {}, (415, "", "")),
+    ],
+)
+def test_refused(
+    relay: Relay,
+    body: bytes,
+    content_type: str,
+    headers: dict[str, str],
+    expected: tuple[int, str, str],
+) -> None:
+    """An invalid request is refused. The response names the field, and nothing repeats a value."""
+    status, code, text = relay.post(body, content_type, **headers)
+    assert (status, code) == expected[:2]
+    assert text.startswith(expected[2])
+    assert MARKER not in text + relay.output()
+
+
+def test_group_commit(tmp_path: Path) -> None:
+    """The first report is exported at once, and those that arrive meanwhile share an export."""
+    first, *others = session_ids = [new_session_id() for _ in range(200)]
+    setup = gated_setup(max_concurrent_calls=len(session_ids))
+    with (
+        GatedStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+        concurrently(partial(relay.report, first)) as first_results,
+    ):
+        wait_until(lambda: standin.requests)
+        with concurrently(
+            *(partial(report_until_admitted, relay, session_id) for session_id in others)
+        ) as results:
+            wait_until(lambda: is_full(relay))
+            standin.gate.set()
+        assert {result.result() for result in first_results + results} == {(200, "")}
+        exports = exported_session_ids(standin)
+        assert exports[0] == [first]
+        # A few can arrive too late for the second export.
+        assert len(exports) <= 4
+        assert sorted(chain(*exports)) == sorted(session_ids)
+
+
+@pytest.mark.parametrize(
+    ("response", "error", "problem"),
+    [
+        (Response(400), INVALID_ARGUMENT, "the Collector responded with 400"),
+        (Response(200, REJECTED), INVALID_ARGUMENT, "the Collector rejected 1 of the records sent"),
+        (Response(404), UNAVAILABLE, "the Collector responded with 404"),
+        (
+            Response(200, b"hello", {"Content-Type": "text/plain"}),
+            UNAVAILABLE,
+            "the response is not from an OTLP receiver",
+        ),
+    ],
+    ids=["refused", "partial success", "not found", "not a receiver"],
+)
+def test_each_call_gets_its_own_result(
+    tmp_path: Path, response: Response, error: tuple[int, str], problem: str
+) -> None:
+    """The response to a call depends on its own export, and not on the next one."""
+    setup = gated_setup(max_concurrent_calls=6)
+    with (
+        GatedStandin(response, Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+        concurrently(partial(relay.post, REPORT)) as first_results,
+    ):
+        wait_until(lambda: standin.requests)
+        with concurrently(*[partial(report_until_admitted, relay)] * 5) as results:
+            wait_until(lambda: is_full(relay))
+            standin.gate.set()
+        # Those with other attributes than the rejected one share an export.
+        assert [result.result() for result in results] == [(200, "")] * 5
+        assert first_results[0].result()[:2] == error
+        assert problem in first_results[0].result()[2]
+
+
+def test_partial_success_over_grpc(tmp_path: Path) -> None:
+    """A report that the Collector rejects over gRPC is not acknowledged."""
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    with (
+        GRPCStandin(body=REJECTED) as standin,
+        running_relay(tmp_path, standin.endpoint, **environ) as relay,
+    ):
+        status, code, text = relay.post(REPORT)
+    assert (status, code) == INVALID_ARGUMENT
+    assert "rejected 1 of the records" in text
+
+
+CULPRIT_VERSION = "99.9.9"
+
+
+def names_culprit(request: ExportLogsServiceRequest) -> bool:
+    """Whether a record of an export has the version that the Collector rejects."""
+    return any(
+        attribute.value.string_value == CULPRIT_VERSION
+        for logs in request.resource_logs
+        for attribute in logs.scope_logs[0].log_records[0].attributes
+    )
+
+
+class PickyStandin(GatedStandin):
+    """A gated stand-in that rejects the exports with a report of `CULPRIT_VERSION`.
+
+    Args:
+        response: Its response to them.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self._response = response
+
+    def choose_response(self, request: ReceivedRequest) -> Response:
+        """Return the response to a request."""
+        has_culprit = names_culprit(ExportLogsServiceRequest.FromString(request.body))
+        return self._response if has_culprit else Response()
+
+
+def report_version(relay: Relay, version: str, session_id: str) -> tuple[int, str]:
+    """Report the start of a version."""
+    attributes = {**FULL_ATTRIBUTES, "tbot.version": version}
+    body = encode_request(encode_start(attributes), session_id=session_id)
+    while (result := relay.post(body)[:2]) == TOO_MANY_CALLS:
+        pass
+    return result
+
+
+def report_together(
+    relay: Relay, standin: PickyStandin, session_ids: list[str], versions: list[str]
+) -> list[tuple[int, str]]:
+    """Report starts while an export is held, so that the next one has all of them."""
+    standin.gate.clear()
+    before = len(standin.requests)
+    with concurrently(relay.report) as first_results:
+        wait_until(lambda: len(standin.requests) > before)
+        calls = [
+            partial(report_version, relay, version, session_id)
+            for version, session_id in zip(versions, session_ids, strict=True)
+        ]
+        with concurrently(*calls) as results:
+            wait_until(lambda: is_full(relay))
+            standin.gate.set()
+    assert first_results[0].result() == (200, "")
+    return [result.result() for result in results]
+
+
+def test_culprits_of_a_refused_export(tmp_path: Path) -> None:
+    """If the Collector refuses a whole export, honest reports in it are delivered, once each."""
+    session_ids = [new_session_id() for _ in range(20)]
+    versions = [CULPRIT_VERSION if number in (3, 11) else "18.3.0" for number in range(20)]
+    setup = gated_setup(max_concurrent_calls=21)
+    with (
+        PickyStandin(Response(400)) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+    ):
+        expected = [INVALID_ARGUMENT if v == CULPRIT_VERSION else (200, "") for v in versions]
+        assert report_together(relay, standin, session_ids, versions) == expected
+        accepted = [
+            session_id
+            for request, ids in zip(standin.requests, exported_session_ids(standin), strict=True)
+            if not names_culprit(ExportLogsServiceRequest.FromString(request.body))
+            for session_id in ids
+        ]
+        honest = [i for i, v in zip(session_ids, versions, strict=True) if v != CULPRIT_VERSION]
+        assert sorted(accepted[1:]) == sorted(honest)
+        assert relay.get("/readyz") == (200, "ok")
+        assert "does not accept exports" not in relay.output()
+        # The next culprit is exported apart, and spoils no export.
+        before = len(standin.requests)
+        assert report_version(relay, CULPRIT_VERSION, new_session_id()) == INVALID_ARGUMENT
+        assert len(standin.requests) == before + 1
+
+
+def test_culprits_of_a_partial_success(tmp_path: Path) -> None:
+    """After a partial success nothing is sent again, and the next reports are exported apart."""
+    setup = gated_setup(max_concurrent_calls=7)
+    versions = [CULPRIT_VERSION, *["18.3.0"] * 5]
+    with (
+        PickyStandin(Response(200, REJECTED)) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+    ):
+        for expected in ([UNAVAILABLE] * 6, [INVALID_ARGUMENT, *[(200, "")] * 5]):
+            session_ids = [new_session_id() for _ in versions]
+            assert report_together(relay, standin, session_ids, versions) == expected
+            exported = list(chain(*exported_session_ids(standin)))
+            assert all(exported.count(session_id) == 1 for session_id in session_ids)
+
+
+METRICS = {
+    "tbot_otel.relay.calls",
+    "tbot_otel.relay.call.duration",
+    "tbot_otel.relay.calls.in_flight",
+    "tbot_otel.relay.queue.size",
+    "tbot_otel.relay.export.size",
+    "tbot_otel.relay.export.duration",
+}
+
+
+def test_privacy(tmp_path: Path) -> None:
+    """Nothing about a caller or from a refused report is exported, logged or measured."""
+    source = "127.0.0.77"
+    session_ids = [new_session_id() for _ in range(3)]
+    with (
+        HTTPStandin(Response(404), Response()) as standin,
+        running_relay(
+            tmp_path,
+            standin.endpoint,
+            OTEL_METRICS_EXPORTER="otlp",
+            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{standin.endpoint}/v1/metrics",
+            OTEL_RESOURCE_ATTRIBUTES="host.name=relay.example",
+        ) as relay,
+    ):
+        headers = {
+            "User_Agent": MARKER,
+            "Cookie": MARKER,
+            "Forwarded": f"for={MARKER}",
+            "X_Forwarded_For": source,
+            "Referer": MARKER,
+            "Traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01",
+            "Baggage": f"x={MARKER}",
+        }
+        attributes = {
+            **FULL_ATTRIBUTES,
+            "tbot.join_type": MARKER,
+            "tbot.helper": f"{MARKER}.example.com",
+        }
+        statuses = [
+            relay.post(
+                encode_request(encode_start(attributes), session_id=session_id),
+                path=f"{PATH}?x={MARKER}",
+                source=source,
+                **headers,
+            )[0]
+            for session_id in session_ids
+        ]
+        assert statuses == [503, 200, 200]
+        refused = encode_request(encode_start(FULL_ATTRIBUTES), session_id=MARKER)
+        assert relay.post(refused, source=source, **headers)[0] == 400
+        assert relay.post(refused, path=f"/{MARKER}", source=source, **headers)[0] == 404
+        assert relay.stop() == 0
+        output = relay.output()
+    assert exported_session_ids(standin) == [[session_id] for session_id in session_ids]
+    for identifying in (MARKER, source, "ab" * 16):
+        assert identifying not in output
+        assert identifying not in repr(standin.requests)
+    assert not any(session_id in output for session_id in session_ids)
+    assert not any(
+        b"relay.example" in request.body
+        for request in standin.requests
+        if request.path == "/v1/logs"
+    )
+
+
+def point_attributes(
+    point: NumberDataPoint | HistogramDataPoint,
+) -> tuple[tuple[str, str | int], ...]:
+    """The attributes of a data point."""
+    values = ((item.key, item.value) for item in point.attributes)
+    return tuple((name, value.string_value or value.int_value) for name, value in values)
+
+
+def test_metrics(tmp_path: Path) -> None:
+    """With OTEL_METRICS_EXPORTER=otlp, the relay exports its metrics, by status and problem."""
+    with (
+        HTTPStandin(Response(404), Response()) as standin,
+        running_relay(
+            tmp_path,
+            standin.endpoint,
+            OTEL_METRICS_EXPORTER="otlp",
+            OTEL_METRIC_EXPORT_INTERVAL="600000",
+        ) as relay,
+    ):
+        assert [relay.report()[0] for _ in range(4)] == [503, 200, 200, 200]
+        assert relay.post(b"")[0] == 400
+        assert relay.post(b"", "application/grpc")[0] != 200
+        assert relay.get("/healthz")[0] == 200
+        with relay.connect() as connection:
+            connection.sendall(f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\nx".encode())
+        assert relay.stop() == 0
+    exports = [
+        ExportMetricsServiceRequest.FromString(request.body)
+        for request in standin.requests
+        if request.path == "/v1/metrics"
+    ]
+    metrics = [
+        metric
+        for resource in exports[-1].resource_metrics
+        for scope in resource.scope_metrics
+        if scope.scope.name == "tbot_otel"
+        for metric in scope.metrics
+    ]
+    points: dict[str, dict[tuple[Any, ...], Any]] = {}
+    for metric in metrics:
+        values = points[metric.name] = {}
+        for number in metric.sum.data_points:
+            values[point_attributes(number)] = number.as_int
+        for histogram in metric.histogram.data_points:
+            values[point_attributes(histogram)] = (histogram.count, histogram.sum)
+    assert set(points) == METRICS
+    calls = points["tbot_otel.relay.calls"]
+    assert calls == {
+        (("http.response.status_code", 200),): 3,
+        (("http.response.status_code", 503), ("error.type", "unavailable")): 1,
+        (("http.response.status_code", 400), ("error.type", "400")): 1,
+        (("http.response.status_code", 415), ("error.type", "415")): 1,
+        (("http.response.status_code", 499), ("error.type", "disconnected")): 1,
+    }
+    durations = points["tbot_otel.relay.call.duration"]
+    assert {attributes: count for attributes, (count, _) in durations.items()} == {
+        attributes[:1]: count for attributes, count in calls.items()
+    }
+    assert points["tbot_otel.relay.queue.size"] == {(): 0}
+    resource = attribute_values(
+        MessageToDict(exports[-1].resource_metrics[0].resource)["attributes"]
+    )
+    assert resource["service.name"] == "tbot-otel-relay"
+    assert "service.instance.id" in resource
+    # The client that disconnected is not counted anymore.
+    assert points["tbot_otel.relay.calls.in_flight"] == {(): 0}
+    size = points["tbot_otel.relay.export.size"]
+    assert size == {(("error.type", "unavailable"),): (1, 1), (): (3, 3)}
+    assert set(points["tbot_otel.relay.export.duration"]) == set(size)
+
+
+LOG_LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 tbot-otel relay\[\d+\]: .+"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_log(protocol: str, tmp_path: Path) -> None:
+    """The log has a line for each change of the result, and no value of a variable."""
+    standin: HTTPStandin | GRPCStandin
+    if protocol == "grpc":
+        standin = GRPCStandin(*["INVALID_ARGUMENT"] * 3, "OK")
+        problem = "the Collector did not accept the export (INVALID_ARGUMENT)"
+    else:
+        standin = HTTPStandin(*[Response(400)] * 3, Response())
+        problem = "the Collector responded with 400"
+    with (
+        standin,
+        running_relay(
+            tmp_path,
+            f"{standin.endpoint}/?{MARKER}",
+            *("--workers", "2"),
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_HEADERS=f"api-key {MARKER}",
+        ) as relay,
+    ):
+        statuses = [relay.report()[0] for _ in range(40)]
+        lines = relay.output().splitlines()
+        pids = {relay.process.pid, *relay.worker_pids()}
+    assert statuses == [400] * 3 + [200] * 37
+    assert [line for line in lines if not re.fullmatch(LOG_LINE, line)] == []
+    assert {int(line.split("[")[1].split("]")[0]) for line in lines} == pids
+    messages = [line.split("]: ", 1)[1] for line in lines]
+    listening = f"listens on http://{relay.host}:{relay.port}, exports to {standin.endpoint}/"
+    assert messages[0] == listening
+    changes = [message for message in messages if message.startswith("the Collector")]
+    # A worker that exports for the first time repeats no line of the other.
+    assert changes == [
+        f"the Collector does not accept exports: {problem}",
+        "the Collector accepts exports",
+    ]
+    assert MARKER not in relay.output()
+
+
+def test_ready(make_collector: MakeCollector, tmp_path: Path) -> None:
+    """The relay is ready while the Collector accepts exports, also after an interruption."""
+    port = free_port()
+    environ = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    with running_relay(tmp_path, f"http://127.0.0.1:{port}", **environ) as relay:
+        for _ in range(2):
+            assert relay.get("/healthz") == (200, "ok")
+            assert relay.get("/readyz")[0] == 503
+            assert relay.report() == (503, "unavailable")
+            with make_collector(tmp_path, port).running():
+                wait_until(lambda: relay.get("/readyz") == (200, "ok"))
+                assert relay.report() == (200, "")
+            # The last export was accepted, and there was none since.
+            assert relay.get("/readyz") == (200, "ok")
+            assert relay.report() == (503, "unavailable")
+
+
+def test_many_probes(tmp_path: Path) -> None:
+    """However many ask, the Collector is probed once a second, and no report waits for it."""
+    setup = override_constants("tbot_otel.relay.app", PROBE_INTERVAL_SECONDS=3600)
+    with (
+        HTTPStandin(Response(503), Response(404)) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup) as relay,
+    ):
+        with concurrently(*[partial(relay.get, "/readyz")] * 50) as probes:
+            pass
+        problems = {probe.result() for probe in probes}
+        assert len(standin.requests) == 1
+        assert problems == {(503, "the Collector responded with 503")}
+        assert relay.report() == (503, "unavailable")
+        assert relay.get("/readyz") == (503, "the Collector responded with 404")
+        assert len(standin.requests) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_stop(tmp_path: Path, number: signal.Signals) -> None:
+    """On a signal, the relay stops listening, responds to the calls in flight, and exits with 0."""
+    setup = gated_setup(max_concurrent_calls=11)
+    with (
+        GatedStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, setup=setup, **GATED_ENVIRON) as relay,
+        concurrently(relay.report) as first_results,
+    ):
+        wait_until(lambda: standin.requests)
+        with concurrently(*[partial(report_until_admitted, relay)] * 10) as results:
+            wait_until(lambda: is_full(relay))
+            relay.process.send_signal(number)
+            wait_until(lambda: not relay.listens())
+            assert relay.process.poll() is None
+            standin.gate.set()
+        assert {result.result() for result in [*first_results, *results]} == {(200, "")}
+        assert relay.process.wait(WAIT_SECONDS) == 0
+        assert sum(map(len, exported_session_ids(standin))) == 11
+
+
+@pytest.mark.parametrize("warnings", ["error", "always"])
+def test_workers(tmp_path: Path, warnings: str) -> None:
+    """Workers share the calls, and a worker that is killed is replaced, without a warning."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(
+            tmp_path, standin.endpoint, "--workers", "2", PYTHONWARNINGS=warnings
+        ) as relay,
+    ):
+        before = relay.worker_pids()
+        assert len(before) == 2
+        os.kill(min(before), signal.SIGKILL)
+        wait_until(lambda: len(relay.worker_pids() - before) == 1 and len(relay.worker_pids()) == 2)
+        wait_until(lambda: relay.started_worker_count() == 3)
+        session_ids = [new_session_id() for _ in range(20)]
+        assert {relay.report(session_id) for session_id in session_ids} == {(200, "")}
+        assert sorted(chain(*exported_session_ids(standin))) == sorted(session_ids)
+    # Python 3.12 and later warn of a fork in a process that has threads.
+    assert "Warning" not in relay.output()
+
+
+def test_workers_that_keep_dying(tmp_path: Path) -> None:
+    """If a worker dies again within seconds, the relay exits with 1."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint) as relay,
+    ):
+
+        def has_exited() -> bool:
+            for pid in relay.worker_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return relay.process.poll() is not None
+
+        wait_until(has_exited)
+        assert relay.process.returncode == 1
+
+
+def test_main_process_killed(tmp_path: Path) -> None:
+    """A worker ends when the main process is killed, so that the port is free."""
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, "--workers", "2") as relay,
+    ):
+        relay.process.kill()
+        relay.process.wait()
+        wait_until(lambda: not relay.listens())
+
+
+SECRETS = ("0123456789abcdef-old", "0123456789abcdef-new")
+
+
+def write_certificate(folder: Path, authority: trustme.CA) -> str:
+    """Write a new certificate and its key, and return the certificate's serial number."""
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert")
+    issued.private_key_pem.write_to_path(folder / "key")
+    certificate = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    return f"{certificate.serial_number:X}"
+
+
+def report_over_tls(relay: Relay, secret: str, authority: trustme.CA) -> tuple[int, str]:
+    """Report a start, and return the HTTP status and the serial number of the certificate."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    connection = http.client.HTTPSConnection(
+        "localhost", relay.port, timeout=WAIT_SECONDS, context=context
+    )
+    body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
+    with contextlib.closing(connection):
+        connection.request("POST", f"/{secret}{PATH}", body, {"Content-Type": PROTO})
+        certificate: Any = connection.sock.getpeercert()
+        return connection.getresponse().status, certificate["serialNumber"].lstrip("0")
+
+
+def test_reload(tmp_path: Path) -> None:
+    """SIGHUP changes a valid secret and certificate, and at most resets open connections."""
+    secret_file, authority = tmp_path / "secret", trustme.CA()
+    old, new = SECRETS
+    serial_numbers = [write_certificate(tmp_path, authority)]
+    secret_file.write_text(f"{old}\n")
+    options = [f"--path-secret-file={secret_file}"]
+    options += [f"--tls-cert={tmp_path / 'cert'}", f"--tls-key={tmp_path / 'key'}"]
+    stop = threading.Event()
+    results: list[tuple[int, str]] = []
+    resets: list[float] = []
+
+    def call_until_stopped() -> None:
+        while not stop.is_set():
+            try:
+                results.append(report_over_tls(relay, old, authority))
+            except (OSError, http.client.HTTPException):
+                resets.append(time.monotonic())
+
+    with (
+        HTTPStandin(Response()) as standin,
+        running_relay(tmp_path, standin.endpoint, *options) as relay,
+    ):
+        secret_file.write_text("short\n")
+        relay.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "goes on with the old secrets" in relay.output())
+        secret_file.write_text(f"{old}\n{new}\n")
+        serial_numbers.append(write_certificate(tmp_path, authority))
+        with concurrently(*[call_until_stopped] * 4) as calls:
+            try:
+                relay.reload()
+            finally:
+                stop.set()
+        for call in calls:
+            call.result()
+        assert {status for status, _ in results} == {200}
+        # The worker that stops closes the connections whose call it has not begun to read.
+        assert len(resets) <= len(calls)
+        assert {serial_number for _, serial_number in results} == {*serial_numbers}
+        assert report_over_tls(relay, new, authority) == (200, serial_numbers[1])
+
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "problem"),
+    [
+        *(
+            (["--listen", value], {}, "argument --listen: expected HOST:PORT")
+            for value in ("", "8126", ":8126", "x:0", "x:65536", "::1:8126", f"{MARKER}:x", "[::1]")
+        ),
+        (["--listen", f"{MARKER}.invalid:8126"], {}, "--listen: no such host"),
+        (["--listen", "192.0.2.1:8126"], {}, "--listen: Cannot assign requested address"),
+        *(
+            (["--workers", value], {}, "argument --workers: expected a number from 1 to 999")
+            for value in ("0", "-1", "1000", "1.5", MARKER)
+        ),
+        (["--tls-cert", "x"], {}, "--tls-cert, --tls-key: expected both or neither"),
+        (["--tls-key", "x"], {}, "--tls-cert, --tls-key: expected both or neither"),
+        (["--tls-cert", MARKER, "--tls-key", MARKER], {}, "--tls-cert, --tls-key: No such file"),
+        (["--tls-cert", "text", "--tls-key", "text"], {}, "--tls-cert, --tls-key: expected PEM"),
+        (["--path-secret-file", MARKER], {}, "--path-secret-file: No such file or directory"),
+        (["--path-secret-file", "."], {}, "--path-secret-file: Is a directory"),
+        *(
+            (["--path-secret-file", name], {}, "--path-secret-file: expected")
+            for name in ("short", "text", "latin")
+        ),
+        ([f"--x={MARKER}"], {}, "unknown: --x"),
+        ([MARKER], {}, "unknown: an argument"),
+        ([], {"OTEL_SDK_DISABLED": "True"}, "OTEL_SDK_DISABLED: "),
+        ([], {"OTEL_METRICS_EXPORTER": MARKER}, "OTEL_METRICS_EXPORTER: expected otlp or none"),
+        *(
+            (
+                *([], {"OTEL_EXPORTER_OTLP_PROTOCOL": value}),
+                "protocol: expected http/protobuf or grpc",
+            )
+            for value in (MARKER, "http/json")
+        ),
+        (
+            *(
+                [],
+                {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_CERTIFICATE": MARKER},
+            ),
+            "tls: the CA file cannot be read (No such file or directory)",
+        ),
+        (
+            *([], {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": MARKER}),
+            "metrics protocol: expected http/protobuf or grpc",
+        ),
+        *(
+            (
+                [],
+                {
+                    "OTEL_METRICS_EXPORTER": "otlp",
+                    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",
+                    f"OTEL_EXPORTER_OTLP_METRICS_{name}": MARKER,
+                },
+                "metrics protocol grpc: the exporter rejects its OTEL_EXPORTER_OTLP_* variables",
+            )
+            for name in ("COMPRESSION", "TIMEOUT")
+        ),
+    ],
+)
+def test_usage_errors(
+    tmp_path: Path, options: list[str], environ: dict[str, str], problem: str
+) -> None:
+    """An invalid option or variable is one line that repeats no value, and status 2."""
+    (tmp_path / "short").write_text("too-short")
+    (tmp_path / "text").write_text(f"a secret with spaces, {MARKER}")
+    (tmp_path / "latin").write_bytes(b"\xff" * 20)
+    files = {"short", "text", "latin", "."}
+    options = [str(tmp_path / option) if option in files else option for option in options]
+    if "--listen" not in options:
+        options += ["--listen", f"127.0.0.1:{free_port()}"]
+    done = run_python("-m", "tbot_otel", "relay", *options, timeout=60, **ENDPOINT, **environ)
+    assert done.returncode == 2, done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
+    assert done.stderr.startswith(f"tbot-otel relay: {problem}")
+    assert MARKER not in done.stderr
+
+
+def test_metrics_without_compression(tmp_path: Path) -> None:
+    """The compression none, which the official gRPC exporter rejects, is accepted."""
+    environ = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
+    with (
+        GRPCStandin("OK") as standin,
+        running_relay(
+            tmp_path, standin.endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **environ
+        ) as relay,
+    ):
+        assert relay.report() == (200, "")
+
+
+def test_change_log_of_a_killed_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker logs a change even if another one holds the lock forever."""
+    change_log = ChangeLog()
+    change_log._lock.acquire()
+    with caplog.at_level("INFO", "tbot_otel.relay"):
+        change_log.report("the Collector responded with 503")
+        change_log.report("the Collector responded with 503")
+        change_log.report(None)
+    assert caplog.messages == [
+        "the Collector does not accept exports: the Collector responded with 503",
+        "the Collector accepts exports",
+    ]
+
+
+def test_port_in_use() -> None:
+    """A port in use is a usage error too."""
+    with silent_port() as port:
+        listen = f"127.0.0.1:{port}"
+        done = run_python("-m", "tbot_otel", "relay", "--listen", listen, timeout=60, **ENDPOINT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+@pytest.mark.parametrize("missing", ["granian", "uvloop", "connectrpc"])
+def test_missing_extra(missing: str) -> None:
+    """Without the extra, the relay names it and exits with 2."""
+    listen = f"127.0.0.1:{free_port()}"
+    script = f"import sys; sys.modules[{missing!r}] = None\n{MAIN_SCRIPT}"
+    done = run_python("-c", script, "relay", "--listen", listen, timeout=60, **ENDPOINT)
+    problem = "tbot-otel relay: expected the extra: pip install 'tbot-otel[relay]'\n"
+    assert (done.returncode, done.stderr) == (2, problem)

@@ -1,0 +1,206 @@
+"""Sessions: the id of a start, and the outcome of its record."""
+
+import threading
+import time
+import uuid
+from collections import Counter
+
+import pytest
+
+from support.processes import WAIT_SECONDS
+from tbot_otel import Outcome, Session, Status
+from tbot_otel import session as sessions
+from tbot_otel.session import blur_time, current, new_for_pipeline, offer_current_id
+
+
+def test_ids() -> None:
+    """An id is a version 4 UUID as text, and each session has another one."""
+    ids = [Session().id for _ in range(1000)]
+    assert len(set(ids)) == len(ids)
+    for text in ids:
+        parsed = uuid.UUID(text)
+        assert (parsed.version, parsed.variant) == (4, uuid.RFC_4122)
+        assert str(parsed) == text
+
+
+def test_ids_are_random() -> None:
+    """All bits except the six of version and variant are random."""
+    ids = [uuid.UUID(Session().id).int for _ in range(256)]
+    constant = [bit for bit in range(128) if len({number >> bit & 1 for number in ids}) == 1]
+    assert constant == [62, 63, 76, 77, 78, 79]
+
+
+MINUTE = 60 * 10**9
+
+
+def test_started() -> None:
+    """A session has the time when it was created, less a part of a minute."""
+    before = time.time_ns()
+    session = Session()
+    assert before - MINUTE < session.started <= time.time_ns()
+
+
+def test_blurred_time_is_uniform() -> None:
+    """The part is uniform over a minute, and new each time."""
+    now = time.time_ns()
+    parts = [now - blur_time(now) for _ in range(3000)]
+    assert len({*parts}) == len(parts)
+    assert min(parts) >= 0
+    assert max(parts) < MINUTE
+    # The chance of a count this far from 300 is below one in a billion.
+    counts = Counter(part * 10 // MINUTE for part in parts)
+    assert all(200 < counts[tenth] < 400 for tenth in range(10))
+    # All nanoseconds occur, not only whole seconds.
+    assert len({part % 10**9 for part in parts}) > 2900
+
+
+@pytest.mark.parametrize("now", [0, 1, 10**9, 59 * 10**9, -(10**9)])
+def test_blurred_time_near_1970(now: int) -> None:
+    """A clock near 1970 gives a valid time that is not exact."""
+    times = {blur_time(now) for _ in range(100)}
+    assert min(times) >= 1
+    assert max(times) <= max(1, now)
+
+
+def test_current() -> None:
+    """A process has one session of its own, apart from those of its starts."""
+    session = current()
+    assert current() is session
+    assert session.belongs_to_this_process()
+    assert Session().id != session.id
+
+
+def test_from_report() -> None:
+    """A session of tbot's own report has its id and its time."""
+    session = Session.from_report("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", 5)
+    assert (session.id, session.started) == ("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", 5)
+    assert session.flush(0).status is Status.PENDING
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_offered_id(is_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start of a process has the id that its Resource has, and no other start has it."""
+    monkeypatch.setattr(sessions, "_current", None)
+    monkeypatch.setattr(sessions, "_offered", None)
+    monkeypatch.setattr(sessions, "_unused_offers", [])
+    assert new_for_pipeline().id != current().id
+    offered = offer_current_id()
+    assert offered == current().id == offer_current_id()
+    if not is_own:
+        # As in a forked child.
+        monkeypatch.setattr(current(), "_pid", 0)
+    ids = [new_for_pipeline().id for _ in range(3)]
+    assert (ids[0] == offered) is is_own
+    assert len({*ids, offered}) == (3 if is_own else 4)
+
+
+def test_outcome() -> None:
+    """An outcome has a reason. A failure is final, unless a later attempt could succeed."""
+    outcome = Outcome(Status.FAILED, "a reason")
+    assert (outcome.status, outcome.reason, outcome.can_retry) == (
+        Status.FAILED,
+        "a reason",
+        False,
+    )
+    assert Outcome(Status.FAILED, "a reason", can_retry=True).can_retry is True
+
+
+def test_fail() -> None:
+    """An unexpected error fails the record, and its text, which could have a value, is dropped."""
+    session = Session()
+    session.fail(ValueError("web01"))
+    outcome = session.flush(0)
+    assert repr(outcome) == "Outcome(Status.FAILED, 'the record was not sent (ValueError)')"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ([], None),
+        (["DELIVERED"], 0),
+        (["REFUSED"], 0),
+        (["FAILED"], 0),
+        (["HANDED_OVER"], 0),
+        (["DELIVERED", "FAILED"], 0),
+        (["FAILED", "DELIVERED", "HANDED_OVER"], 0),
+        (["REFUSED", "HANDED_OVER", "DELIVERED"], 0),
+        (["DELIVERED", "HANDED_OVER"], 0),
+        (["HANDED_OVER", "DELIVERED"], 1),
+        (["HANDED_OVER", "FAILED"], 1),
+        (["HANDED_OVER", "REFUSED"], 1),
+        (["HANDED_OVER", "DELIVERED", "FAILED"], 1),
+        (["HANDED_OVER", "FAILED", "HANDED_OVER"], 1),
+    ],
+)
+@pytest.mark.parametrize("tracked", [True, False])
+def test_settle(statuses: list[str], expected: int | None, tracked: bool) -> None:
+    """The first outcome stands, unless it was HANDED_OVER."""
+    session = Session()
+    if tracked:
+        session.track()
+    outcomes = [Outcome(Status[name], name.lower()) for name in statuses]
+    for outcome in outcomes:
+        session.settle(outcome)
+    outcome = session.flush(0)
+    if expected is None:
+        assert outcome.status is Status.PENDING
+    else:
+        assert outcome is outcomes[expected]
+
+
+def test_flush_waits() -> None:
+    """A flush ends when another thread settles the record."""
+    session = Session()
+    session.track()
+    waiting = threading.Event()
+    outcomes: list[Outcome] = []
+
+    def flush() -> None:
+        waiting.set()
+        # Longer than the test waits.
+        outcomes.append(session.flush(WAIT_SECONDS * 2))
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    assert waiting.wait(WAIT_SECONDS)
+    session.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
+    thread.join(WAIT_SECONDS)
+    assert [outcome.status for outcome in outcomes] == [Status.DELIVERED]
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_flush_times_out(timeout: float) -> None:
+    """A flush returns PENDING after its timeout, and the outcome can still be set."""
+    session = Session()
+    session.track()
+    before = time.monotonic()
+    outcome = session.flush(timeout)
+    assert time.monotonic() - before >= timeout
+    assert repr(outcome) == "Outcome(Status.PENDING, 'the record is still being sent')"
+    session.settle(Outcome(Status.FAILED, "x"))
+    assert session.flush(timeout).status is Status.FAILED
+
+
+def test_flush_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child does not wait: no thread of it settles the record."""
+    session = Session()
+    session.track()
+    monkeypatch.setattr(session, "_pid", 0)
+    before = time.monotonic()
+    assert session.flush(60).status is Status.PENDING
+    assert time.monotonic() - before < 30
+
+
+def test_flush_without_end() -> None:
+    """The longest timeout is no error: it is longer than a lock can wait."""
+    session = Session()
+    session.track()
+    session.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
+    assert session.flush(float("inf")).status is Status.DELIVERED
+
+
+def test_flush_without_record() -> None:
+    """A session whose record was never sent does not wait."""
+    before = time.monotonic()
+    assert Session().flush(60).status is Status.PENDING
+    assert time.monotonic() - before < 30
