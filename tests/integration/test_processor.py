@@ -23,6 +23,8 @@ from tbot_otel import (
     record_start,
 )
 
+pytestmark = pytest.mark.usefixtures("opted_in")
+
 EVENT = StartEvent(**FULL_FIELDS)
 SECRET = "s3cret"
 

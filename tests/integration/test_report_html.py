@@ -17,7 +17,6 @@ from tbot_otel.report import wording
 from tbot_otel.report.document import Report
 from tbot_otel.report.html import render
 
-"""The elements of the page outside of its charts, with their attributes."""
 CHARTED = ("run_mode", "join_type", "version")
 
 

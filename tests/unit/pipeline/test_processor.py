@@ -27,6 +27,8 @@ from tbot_otel import (
 )
 from tbot_otel.registry import SCHEMA_URL
 
+pytestmark = pytest.mark.usefixtures("opted_in")
+
 EVENT = StartEvent(**FULL_FIELDS)
 SECRET = "s3cret"
 HELPER = "acme-deploy"
