@@ -29,6 +29,7 @@ NAVIGATION = {
         "docs/events",
         "docs/delivery",
         "docs/reliability",
+        "docs/proof",
         "docs/release",
         "SECURITY",
     ],

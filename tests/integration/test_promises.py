@@ -1,4 +1,4 @@
-"""Each promise and each fault in the documentation names code and tests that exist."""
+"""The tests that prove the promises have their cases, and the privacy page shows what happens."""
 
 import os
 import re
@@ -15,17 +15,15 @@ from support.standins import accepting_standin
 from support.starts import record_start_in_process
 
 PRIVACY = ROOT / "docs" / "privacy.md"
-RELIABILITY = ROOT / "docs" / "reliability.md"
-PAGES = [PRIVACY, RELIABILITY]
+PROOF = ROOT / "docs" / "proof.md"
 TEST = re.compile(r"`([a-z/]+/test_\w+\.py)::(test_\w+)(\[[^`]+\])?`")
 
 
 def test_cases_exist() -> None:
-    """Each case of a test that a page names is collected."""
+    """Each case of a test that the page names is collected."""
     cases = {
         f"tests/{file}::{test}{case}"
-        for page in PAGES
-        for file, test, case in TEST.findall(page.read_text())
+        for file, test, case in TEST.findall(PROOF.read_text())
         if case
     }
     files = sorted({case.partition("::")[0] for case in cases})
