@@ -3,7 +3,7 @@
 Only what is listed here can be collected. `policy.decide` copies by this list, `StartEvent`
 validates against it, ``tbot-otel events`` and ``docs/events.md`` print it, and a test compares it
 with ``CHANGELOG.md``. Names, types and meanings of `tbot.start` are those of Teleport's anonymous
-telemetry (https://goteleport.com/docs/reference/machine-id/telemetry/).
+telemetry (https://goteleport.com/docs/reference/machine-workload-identity/machine-id/telemetry/).
 """
 
 import re
@@ -249,6 +249,7 @@ START = Event(
                 "gha:teleport-actions/auth",
                 "gha:teleport-actions/auth-application",
                 "gha:teleport-actions/auth-k8s",
+                "gha:teleport-actions/database-tunnel",
             ),
             pattern=_HELPER,
             allowed="The owner of a Collector can allow more names, such as `acme-deploy`, with "
@@ -272,10 +273,17 @@ START = Event(
             optional=True,
         ),
         _count(
-            "tbot.destinations_other", "How many destinations of any other kind are configured."
+            "tbot.destinations_other",
+            "How many other destinations are configured. As in tbot, these include "
+            "`kubernetes/v2`, `kubernetes/argo-cd`, `application-tunnel`, `application-proxy`, "
+            "`database-tunnel` and every identity.",
         ),
         _count("tbot.destinations_database", "How many database destinations are configured."),
-        _count("tbot.destinations_kubernetes", "How many Kubernetes destinations are configured."),
+        _count(
+            "tbot.destinations_kubernetes",
+            "How many destinations of the type `kubernetes` are configured. `kubernetes/v2` is not "
+            "one of them.",
+        ),
         _count(
             "tbot.destinations_application", "How many application destinations are configured."
         ),

@@ -397,7 +397,7 @@ _HELPERS = [
         "tbot.helper",
         *("gha:teleport-actions/auth", "gha:teleport-actions/auth-k8s"),
         *("gha:teleport-actions/auth-application", "gha:teleport-actions/application-proxy"),
-        "gha:teleport-actions/application-tunnel",
+        *("gha:teleport-actions/application-tunnel", "gha:teleport-actions/database-tunnel"),
     ),
     _start(
         "helper _OTHER",

@@ -160,7 +160,7 @@ def mutate(attribute: Attribute) -> Iterator[tuple[str, Attribute]]:
         before, after = values[:index], values[index + 1 :]
         changes.append(("values", before + after, f"without {value!r}"))
         changes.append(("values", (*before, f"{value}x", *after), f"not {value!r}"))
-    for field in ("pattern", "head", "tail"):
+    for field in ("pattern", "dropped_before", "cut_off_after"):
         text = getattr(attribute, field)
         changes += [(field, changed, what) for what, changed in mutate_pattern(text)]
         if text:
