@@ -21,7 +21,7 @@ TESTED = ("newest", "oldest")
 GROUPS = (*TESTED, "quickstart", "docs", "release", "rotel", "nox", "mutation", "fuzz")
 # These groups are independent of the package's own dependencies.
 TOOLS = ("release", "rotel", "nox", "mutation", "fuzz")
-SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
+SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 MESSAGES = "src/tbot_otel/connect/tbot_pb.py"
 
 PARALLEL = ("-n", "4", "--dist", "worksteal")
