@@ -1,92 +1,76 @@
-"""The policy: each of its callers must decide as the table of cases says."""
+"""`preview` and `emit` ask the policy, and name the attributes that it changed or left out."""
 
 import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from support.cases import CASES, FULL_ATTRIBUTES, Case, Refusal, restrict_case
+from support.cases import FULL_ATTRIBUTES, OTHER
 from support.otlp import attribute_values
 from support.processes import install_tbot_script
 from support.standins import HTTPStandin, Response
-from tbot_otel.cli import _start_options, main
-from tbot_otel.cli._parser import Parser
-from tbot_otel.policy import is_allowable_helper
+from tbot_otel.cli import main
+from tbot_otel.policy import Reason
 
-
-class CommandInputs(NamedTuple):
-    """The inputs that give a case to a command: options, tbot.yaml, tbot, and variables."""
-
-    options: list[str]
-    version: str
-    join_method: str
-    helper: str
-    helper_version: str
-
-
-def options_by_attribute() -> dict[str, str]:
-    """Return the option of emit and preview for each attribute that has one."""
-    parser = Parser()
-    _start_options.configure(parser)
-    return {
-        action.dest: action.option_strings[0]
-        for action in parser._actions
-        if action.dest in FULL_ATTRIBUTES
-    }
-
-
-OPTIONS = options_by_attribute()
-COMMAND_ATTRIBUTES = {*OPTIONS, *_start_options.helper_attributes()}
-MODE_OPTIONS = {"one-shot": "--oneshot", "daemon": "--daemon"}
-
-
-def command_inputs(case: Case) -> CommandInputs | None:
-    """Return the inputs that give a case to a command; None if none do."""
-    remaining = {**(case.attributes or {})}
-    mode = MODE_OPTIONS.get(str(remaining.pop("tbot.run_mode", "")))
-    texts = [
-        text
+# What tbot prints, its configuration has, and its helper says; by the attribute.
+GIVEN = {
+    "tbot.run_mode": "daemon",
+    **{
+        name: str(FULL_ATTRIBUTES[name])
         for name in ("tbot.version", "tbot.join_type", "tbot.helper", "tbot.helper_version")
-        # Variables and shell scripts cannot contain NUL.
-        if isinstance(text := remaining.pop(name, ""), str) and "\0" not in text
-    ]
-    if (
-        case.event_name != "tbot.start"
-        or isinstance(case.expected, Refusal)
-        or not remaining.keys() <= OPTIONS.keys()
-        # An option refuses every other value.
-        or not remaining.items() <= case.expected.items()
-        or mode is None
-        or len(texts) != 4
-        # In tbot's output, a version ends at a space.
-        or texts[0].split() not in ([], [texts[0]])
-    ):
-        return None
-    options = [f"{OPTIONS[name]}={value}" for name, value in remaining.items()]
-    return CommandInputs([mode, *options], *texts)
-
-
-COMMAND_CASES = [
-    pytest.param(case, inputs, id=case.id)
-    for case in (restrict_case(case, COMMAND_ATTRIBUTES) for case in CASES)
-    if case and (inputs := command_inputs(case))
-]
-
-
-def expected_lines(case: Case, inputs: CommandInputs) -> Iterator[str]:
-    """Yield a line for each value that policy changed or left out."""
-    for name, reason in case.changes:
-        if name == "tbot.version" and not inputs.version:
-            yield "tbot.version: `tbot version` printed no version; --tbot-version gives it"
-        elif name == "tbot.helper" and is_allowable_helper(inputs.helper):
-            yield f"{name}: {reason.value}; --allow-helper lets it leave"
-        else:
-            yield f"{name}: {reason.value}"
+    },
+}
+COUNTS = {name: value for name, value in FULL_ATTRIBUTES.items() if isinstance(value, int)}
+NO_VERSION = "`tbot version` printed no version; --tbot-version gives it"
+ALLOWABLE = f"{Reason.UNKNOWN_VALUE.value}; --allow-helper lets it leave"
+# The value that differs, the attributes that leave otherwise, and a line for each that changed.
+CASES: dict[str, tuple[dict[str, str], dict[str, str | None], dict[str, str]]] = {
+    "nothing changed": ({}, {}, {}),
+    "another mode": ({"tbot.run_mode": "one-shot"}, {"tbot.run_mode": "one-shot"}, {}),
+    "no version": ({"tbot.version": ""}, {"tbot.version": OTHER}, {"tbot.version": NO_VERSION}),
+    "unknown version": (
+        {"tbot.version": "18.3"},
+        {"tbot.version": OTHER},
+        {"tbot.version": Reason.UNKNOWN_VALUE.value},
+    ),
+    "version of a build": (
+        {"tbot.version": "18.0.0-dev.someone.1+x"},
+        {"tbot.version": "18.0.0-dev"},
+        {"tbot.version": Reason.CUT_OFF.value},
+    ),
+    "unknown method": (
+        {"tbot.join_type": "delegated"},
+        {"tbot.join_type": OTHER},
+        {"tbot.join_type": Reason.UNKNOWN_VALUE.value},
+    ),
+    "no helper": (
+        {"tbot.helper": ""},
+        {"tbot.helper": None, "tbot.helper_version": None},
+        {"tbot.helper_version": Reason.NO_HELPER.value},
+    ),
+    **{
+        f"helper {helper!r}": (
+            {"tbot.helper": helper},
+            {"tbot.helper": OTHER, "tbot.helper_version": None},
+            {"tbot.helper": problem, "tbot.helper_version": Reason.UNKNOWN_HELPER.value},
+        )
+        for helper, problem in (
+            ("terraform", ALLOWABLE),
+            ("web01.example.com", Reason.UNKNOWN_VALUE.value),
+            ("x\x1b[31m\n$(x) 'y'", Reason.UNKNOWN_VALUE.value),
+        )
+    },
+    "version of a helper": (
+        {"tbot.helper_version": "1.2.3.4"},
+        {"tbot.helper_version": None},
+        {"tbot.helper_version": Reason.DOES_NOT_FIT.value},
+    ),
+}
 
 
 def without_session_and_times(request: dict[str, Any]) -> dict[str, Any]:
@@ -109,27 +93,30 @@ def standin() -> Iterator[HTTPStandin]:
 
 
 @pytest.mark.usefixtures("opted_in")
-@pytest.mark.parametrize(("case", "inputs"), COMMAND_CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_commands(
-    case: Case,
-    inputs: CommandInputs,
-    *,
+    name: str,
     standin: HTTPStandin,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Preview prints the record that the table permits, and emit sends the same record.
-
-    Both name the attributes that policy changed or left out.
-    """
+    """Preview prints the record that the policy permits, and emit sends the same record."""
+    different, changed, lines = CASES[name]
+    given = GIVEN | different
+    expected = {**FULL_ATTRIBUTES, **changed}
     config = tmp_path / "tbot.yaml"
-    config.write_text(f"onboarding: {{join_method: {json.dumps(inputs.join_method)}}}")
-    words = ["--config", str(config), *inputs.options]
-    line = f"Teleport v{inputs.version} git:v18.3.0-0-gabcdef1 go1.24.9" if inputs.version else ""
+    config.write_text(f"onboarding: {{join_method: {json.dumps(given['tbot.join_type'])}}}")
+    options = [
+        f"--{name.removeprefix('tbot.').replace('_', '-')}={n}" for name, n in COUNTS.items()
+    ]
+    mode = f"--{given['tbot.run_mode'].replace('-', '')}"
+    words = ["--config", str(config), mode, *options]
+    version = given["tbot.version"]
+    line = f"Teleport v{version} git:v18.3.0-0-gabcdef1 go1.24.9" if version else ""
     monkeypatch.setenv("PATH", install_tbot_script(tmp_path, f"printf '%s\\n' {shlex.quote(line)}"))
-    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER", inputs.helper)
-    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER_VERSION", inputs.helper_version)
+    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER", given["tbot.helper"])
+    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER_VERSION", given["tbot.helper_version"])
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", standin.endpoint)
 
     assert main(["preview", "--json", *words]) == 0
@@ -137,13 +124,14 @@ def test_commands(
     previewed = json.loads(printed.out)
     (record,) = previewed["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     assert record["eventName"] == "tbot.start"
-    assert attribute_values(record["attributes"]) == case.expected
-    changes = [f"tbot-otel: {line}" for line in expected_lines(case, inputs)]
+    assert attribute_values(record["attributes"]) == {
+        name: value for name, value in expected.items() if value is not None
+    }
+    changes = [f"tbot-otel: {attribute}: {problem}" for attribute, problem in lines.items()]
     assert printed.err.splitlines() == changes
 
     assert main(["emit", *words]) == 0
-    printed = capsys.readouterr()
-    assert printed.err.splitlines()[:-1] == changes
+    assert capsys.readouterr().err.splitlines()[:-1] == changes
     sent = MessageToDict(
         ExportLogsServiceRequest.FromString(standin.requests[-1].body),
         use_integers_for_enums=True,

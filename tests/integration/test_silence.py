@@ -1,13 +1,14 @@
 """Silence: without consent, nothing happens.
 
-Each case is a process of its own, audited from its first line to its exit. ``/proc`` shows what
-Python's audit events do not: native threads, and sockets that no Python code opened.
+Each process is audited from its first line to its exit. ``/proc`` shows what Python's audit events
+do not: native threads, and sockets that no Python code opened. What one case does, the next cannot
+hide, so that a process runs as many cases as it can.
 """
 
 import functools
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ import pytest
 import tbot_otel
 from support.otlp_files import make_start, to_line
 from support.processes import run_python
+from support.setup_code import override_constants
 from support.standins import GRPCStandin, HTTPStandin, Response
 from tbot_otel.testing import Auditor, AuditReport
+from tbot_otel.testing._silence import REFUSALS
 
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
 
@@ -30,7 +33,7 @@ json.dumps([{}], indent=2)
 SDK_BASELINE = BASELINE + "import opentelemetry.sdk._logs.export"
 
 
-def audit_process(script: str, environ: dict[str, str], status: int = 0) -> AuditReport:
+def audit_process(script: str, environ: Mapping[str, str], status: int = 0) -> AuditReport:
     """Run a script under audit.
 
     Args:
@@ -93,31 +96,28 @@ from tbot_otel import StartEvent, Status, record_start
 session = record_start(StartEvent(run_mode="daemon", version="18.3.0"))
 outcome = session.flush(30)
 """
-RECORD_START_REFUSED = RECORD_START + "assert outcome.status is Status.REFUSED"
 COMMAND = """
 import sys
 from importlib.metadata import entry_points
 (command,) = entry_points(group="console_scripts", name="tbot-otel")
 sys.exit(command.load()({words!r}))
 """
+COMMANDS = """
+from importlib.metadata import entry_points
+(command,) = entry_points(group="console_scripts", name="tbot-otel")
+for words, status in {commands!r}:
+    assert command.load()(words) == status
+"""
 
-TRUE_VALUES = ("1", "t", "T", "TRUE", "true", "True")
-FALSE_VALUES = ("", "0", "f", "F", "FALSE", "false", "False")
-INVALID_VALUES = (
-    *("yes", "on", "y", " 1", "1 ", "1\n", "tRUE", "2", "-1", "01", "1.0", "tr\u00fce", "\uff11"),
-)
-WITHOUT_CONSENT = [
-    {},
-    *({OPT_IN: value} for value in (*FALSE_VALUES, *INVALID_VALUES)),
-    *({OPT_IN: value, "OTEL_SDK_DISABLED": "true"} for value in TRUE_VALUES),
-    *({OPT_IN: "1", "OTEL_SDK_DISABLED": value} for value in ("TRUE", "True", " true ")),
-    *({OPT_IN: value, "DO_NOT_TRACK": "1"} for value in TRUE_VALUES),
-    *({OPT_IN: "1", "DO_NOT_TRACK": value} for value in ("true", "yes", "anything", "False", " ")),
+REFUSING_ENVIRONS = [
+    *({OPT_IN: value} for value in ("", "f", "False", "on", " 1", "1\n", "tRUE", "2", "\uff11")),
+    *({OPT_IN: "1", "OTEL_SDK_DISABLED": value} for value in ("TRUE", " true ")),
+    *({OPT_IN: "true", "DO_NOT_TRACK": value} for value in ("yes", "anything", "False", " ")),
 ]
 WITH_CONSENT = {OPT_IN: "1"}
 
 
-def environ_id(environ: dict[str, str]) -> str:
+def environ_id(environ: Mapping[str, str]) -> str:
     """Return the id of a case with these variables."""
     return ascii(" ".join(f"{name}={value}" for name, value in environ.items()))
 
@@ -188,32 +188,47 @@ STANDARD_LIBRARY_MODULES = [
 
 
 @pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
-@pytest.mark.parametrize("module", STANDARD_LIBRARY_MODULES)
-def test_import_is_silent(module: str, environ: dict[str, str]) -> None:
-    """A module that a process imports without consent imports only the standard library."""
-    assert actions(audit_process(f"import tbot_otel.{module}", environ)) == []
+def test_import_is_silent(environ: dict[str, str]) -> None:
+    """The modules that a process imports without consent import only the standard library."""
+    script = "\n".join(f"import tbot_otel.{module}" for module in STANDARD_LIBRARY_MODULES)
+    assert actions(audit_process(script, environ)) == []
 
 
-@pytest.mark.parametrize("module", LIBRARY_MODULES)
-def test_import_does_nothing(module: str) -> None:
+def test_import_does_nothing() -> None:
     """The other modules that no record has to pass do nothing when they are imported."""
-    assert_idle(audit_process(f"import tbot_otel.{module}", WITH_CONSENT))
+    script = "\n".join(f"import tbot_otel.{module}" for module in LIBRARY_MODULES)
+    assert_idle(audit_process(script, WITH_CONSENT))
 
 
-@pytest.mark.parametrize("environ", WITHOUT_CONSENT, ids=environ_id)
-@pytest.mark.parametrize(
-    ("script", "status"),
-    [
-        pytest.param(RECORD_START_REFUSED, 0, id="record_start"),
-        pytest.param(COMMAND.format(words=["emit", "--config", "FOLDER/tbot.yaml"]), 0, id="emit"),
-        pytest.param(COMMAND.format(words=["status", "--check"]), 3, id="status"),
-    ],
-)
-def test_without_consent(script: str, status: int, environ: dict[str, str], folder: Path) -> None:
+WITHOUT_CONSENT = """
+import os
+from tbot_otel.cli import main
+def check():
+    RECORD_START
+    assert outcome.status is Status.REFUSED
+    assert main(["emit", "--config", "FOLDER/tbot.yaml"]) == 0
+    assert main(["status", "--check"]) == 3
+check()
+""".replace("RECORD_START", RECORD_START.strip().replace("\n", "\n    "))
+
+
+@pytest.mark.parametrize("environ", REFUSALS, ids=environ_id)
+def test_without_consent(environ: Mapping[str, str], folder: Path) -> None:
     """Without consent: no socket, file, thread or child process, and no OpenTelemetry."""
-    script = script.replace("FOLDER", str(folder))
-    report = audit_process(script, {"PATH": str(folder), **environ}, status)
-    assert actions(report) == []
+    script = WITHOUT_CONSENT.replace("FOLDER", str(folder))
+    assert actions(audit_process(script, {"PATH": str(folder), **environ})) == []
+
+
+def test_without_consent_by_other_values(folder: Path) -> None:
+    """The same holds for other values that refuse: `test_consent` has all of them."""
+    script = f"""{WITHOUT_CONSENT.replace("FOLDER", str(folder))}
+for environ in {REFUSING_ENVIRONS!r}:
+    os.environ.update(environ)
+    check()
+    for name in environ:
+        del os.environ[name]
+"""
+    assert {*actions(audit_process(script, {"PATH": str(folder)}))} == {"os.putenv", "os.unsetenv"}
 
 
 # If the command cannot be run, the process remains and prints its audit.
@@ -224,15 +239,14 @@ ONLY_PUTENV_AND_EXEC = ["os.putenv", *ONLY_EXEC]
 RUN_ENVIRON = {"LANG": "C.UTF-8"}
 
 
-@pytest.mark.parametrize("environ", WITHOUT_CONSENT, ids=environ_id)
-def test_run_without_consent(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize("environ", REFUSALS, ids=environ_id)
+def test_run_without_consent(environ: Mapping[str, str]) -> None:
     """Without consent, `run` executes the command and does nothing else.
 
     If another variable refuses, it also tells the command not to report.
     """
-    opts_in = environ.get(OPT_IN, "") in ("1", "t", "T", "true", "TRUE", "True")
-    expected = ONLY_PUTENV_AND_EXEC if opts_in else ONLY_EXEC
-    assert actions(audit_process(RUN, RUN_ENVIRON | environ, 126)) == expected
+    expected = ONLY_PUTENV_AND_EXEC if environ.get(OPT_IN) == "1" else ONLY_EXEC
+    assert actions(audit_process(RUN, {**RUN_ENVIRON, **environ}, 126)) == expected
 
 
 @pytest.mark.parametrize(
@@ -250,29 +264,28 @@ def test_run_without_forwarder(environ: dict[str, str], expected: list[str]) -> 
 
 
 @pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
-@pytest.mark.parametrize("option", [[], ["--markdown"], ["--json"]], ids=str)
-def test_events(option: list[str], environ: dict[str, str]) -> None:
+def test_events(environ: dict[str, str]) -> None:
     """`events` needs only the standard library, with consent or without."""
-    assert actions(audit_process(COMMAND.format(words=["events", *option]), environ)) == []
+    commands = [(["events", *option], 0) for option in ([], ["--markdown"], ["--json"])]
+    assert actions(audit_process(COMMANDS.format(commands=commands), environ)) == []
 
 
 @pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
-@pytest.mark.parametrize("command", [["preview", "--tbot-version", "18.3.0"], ["status"]], ids=str)
-def test_preview_and_status(command: list[str], environ: dict[str, str]) -> None:
+def test_preview_and_status(environ: dict[str, str]) -> None:
     """`preview` and `status` open, write and start nothing, with consent or without."""
-    status = 3 if command == ["status"] and not environ else 0
-    script = COMMAND.format(words=command)
-    assert_idle(audit_process(script, environ, status), TRANSPORTS)
+    commands = [(["preview", "--tbot-version", "18.3.0"], 0), (["status"], 0 if environ else 3)]
+    assert_idle(audit_process(COMMANDS.format(commands=commands), environ), TRANSPORTS)
 
 
-@pytest.mark.parametrize("environ", [{}, WITH_CONSENT], ids=environ_id)
-@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
-def test_report(form: str, environ: dict[str, str], tmp_path: Path) -> None:
-    """`report` opens no socket, and imports no OpenTelemetry, with consent or without."""
+def test_report(tmp_path: Path) -> None:
+    """`report` opens no socket, and imports no OpenTelemetry, even with consent."""
     file = tmp_path / "starts.jsonl"
     file.write_text(to_line(make_start()))
-    words = ["report", str(file), "--format", form, "-o", str(tmp_path / "out")]
-    report = audit_process(COMMAND.format(words=words), environ)
+    commands = [
+        (["report", str(file), "--format", form, "-o", str(tmp_path / form)], 0)
+        for form in ("terminal", "html", "json", "csv", "parquet")
+    ]
+    report = audit_process(COMMANDS.format(commands=commands), WITH_CONSENT)
     assert not any(event.startswith("socket.") for event in report.events)
     # The library of the charts has a pair of sockets for its signals, which has no address.
     assert [name for name in report.names("socket") if not name.endswith("(unix)")] == []
@@ -333,19 +346,10 @@ def assert_pipeline_idle(
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {},
-        {OPT_IN: "yes"},
-        {OPT_IN: "1", "OTEL_SDK_DISABLED": "TRUE"},
-        {OPT_IN: "1", "DO_NOT_TRACK": "anything"},
-    ],
-    ids=environ_id,
-)
-def test_pipeline_without_consent(pipeline: str, environ: dict[str, str]) -> None:
+def test_pipeline_without_consent(pipeline: str) -> None:
     """Without consent, a start that is emitted into a pipeline has no effect."""
-    assert_pipeline_idle(EMIT.format(name="tbot.start") + RECORD_INTO_PIPELINE, pipeline, environ)
+    script = EMIT.format(name="tbot.start") + RECORD_INTO_PIPELINE
+    assert_pipeline_idle(script, pipeline, WITH_CONSENT | {"DO_NOT_TRACK": "anything"})
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
@@ -361,15 +365,17 @@ def test_consent_is_withdrawn() -> None:
     assert_pipeline_idle(script, "batch", WITH_CONSENT, ["os.unsetenv"])
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc", "http/xml"])
-def test_constructor(protocol: str) -> None:
-    """With consent, an exporter without a record has opened and imported nothing."""
-    script = f"from tbot_otel import TbotLogExporter; it = TbotLogExporter(protocol={protocol!r})"
-    environ = WITH_CONSENT | {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-    assert_idle(audit_process(script, environ))
+def test_constructor() -> None:
+    """With consent, exporters without a record have opened and imported nothing."""
+    script = """
+from tbot_otel import TbotLogExporter
+exporters = [TbotLogExporter(protocol=name) for name in ("http/protobuf", "grpc", "http/xml")]
+exporters.append(TbotLogExporter())
+"""
+    assert_idle(audit_process(script, WITH_CONSENT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}))
 
 
-# The tests below show that the audit can fail. tests/test_testing.py has more of them.
+# The tests below show that the audit can fail. test_testing.py has more of them.
 
 
 def test_audit_sees_record_start() -> None:
@@ -401,6 +407,8 @@ def test_audit_sees_grpc() -> None:
     script = PIPELINES["simple"].replace(
         "LoggerProvider()", "LoggerProvider(shutdown_on_exit=False)"
     )
+    # These threads run until the exit.
+    script = override_constants("sitecustomize", THREAD_END_TIMEOUT_SECONDS=0.5) + script
     with GRPCStandin() as standin:
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": standin.endpoint,

@@ -1,4 +1,4 @@
-"""The policy: each of its callers must decide as the table of cases says."""
+"""The policy decides as the table of cases says, and each of its callers asks it."""
 
 from collections import Counter
 from types import MappingProxyType
@@ -20,7 +20,6 @@ from tbot_otel.policy import Permitted, Reason, Refused, decide, is_allowable_he
 from tbot_otel.registry import EVENTS, START
 
 PERMITTED = [case for case in CASES if not isinstance(case.expected, Refusal)]
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
 def assert_decision(decision: Permitted | Refused, case: Case) -> None:
@@ -40,18 +39,18 @@ def log_record(case: Case) -> LogRecord:
     return LogRecord(event_name=case.event_name, attributes=case.attributes)
 
 
-@each_case
+def read(case: Case) -> ReadableLogRecord:
+    """Return the case as a record of a pipeline."""
+    return ReadableLogRecord(log_record(case), Resource.get_empty())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_decide(case: Case) -> None:
-    """The policy decides as the table says and does not change its arguments."""
+    """The policy decides as the table says, and permits again what it has permitted."""
     attributes = None if case.attributes is None else MappingProxyType(dict(case.attributes))
     assert_decision(decide(case.event_name, attributes), case)
-
-
-@pytest.mark.parametrize("case", PERMITTED, ids=lambda case: case.id)
-def test_decide_again(case: Case) -> None:
-    """A permitted record is permitted again without a change."""
-    assert isinstance(case.expected, dict)
-    assert_decision(decide("tbot.start", case.expected), case._replace(changes=[]))
+    if not isinstance(case.expected, Refusal):
+        assert_decision(decide("tbot.start", case.expected), case._replace(changes=[]))
 
 
 @examples(100)
@@ -85,59 +84,42 @@ def test_table_is_complete() -> None:
     assert {case.event_name for case in PERMITTED} == {*EVENTS}
 
 
-@each_case
-def test_anonymize(case: Case) -> None:
-    """The exporter copies the part of a record that the table permits."""
-    record, decision = anonymize(ReadableLogRecord(log_record(case), Resource.get_empty()))
-    assert_decision(decision, case)
-    if isinstance(case.expected, Refusal):
-        assert record is None
-    else:
-        assert record is not None
-        assert record.event_name == "tbot.start"
-        assert record.attributes == case.expected
+# The callers of `decide`: each gets a record that is refused, and one with every kind of change.
+BY_ID = {case.id: case for case in CASES}
+REFUSED_CASE = BY_ID["destinations_other -1"]
+CHANGED_CASE = BY_ID["all invalid except the counts"]
+CHANGES_OF_BOTH = Counter([Reason.NOT_A_COUNT, *(reason for _, reason in CHANGED_CASE.changes)])
+
+
+def test_anonymize() -> None:
+    """The gate copies the part of a record that the policy permits."""
+    record, decision = anonymize(read(REFUSED_CASE))
+    assert record is None
+    assert_decision(decision, REFUSED_CASE)
+    record, decision = anonymize(read(CHANGED_CASE))
+    assert_decision(decision, CHANGED_CASE)
+    assert record is not None
+    assert record.event_name == "tbot.start"
+    assert record.attributes == CHANGED_CASE.expected
 
 
 @pytest.mark.usefixtures("opted_in")
-@each_case
-def test_exporter(case: Case) -> None:
-    """A pipeline exports the record that the table permits and counts the reasons."""
+def test_gates() -> None:
+    """The exporter and the processor pass on what the policy permits, and count the reasons."""
     memory = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     exporter = TbotLogExporter(memory)
-    provider = LoggerProvider(shutdown_on_exit=False)
-    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
-    provider.get_logger("a library").emit(log_record(case))
-    exported = [
-        (record.log_record.event_name, record.log_record.attributes)
-        for record in memory.get_finished_logs()
-    ]
-    if isinstance(case.expected, Refusal):
-        assert exported == []
-        assert exporter.changes == {case.expected.reason: 1}
-    else:
-        assert exported == [("tbot.start", case.expected)]
-        assert exporter.changes == Counter(reason for _, reason in case.changes)
-
-
-@pytest.mark.usefixtures("opted_in")
-@each_case
-def test_processor(case: Case) -> None:
-    """The processor passes on the record that the table permits and counts the reasons."""
-    memory = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     processor = OptInLogRecordProcessor(SimpleLogRecordProcessor(memory))
-    provider = LoggerProvider(shutdown_on_exit=False)
-    provider.add_log_record_processor(processor)
-    provider.get_logger("a library").emit(log_record(case))
+    for gate in (SimpleLogRecordProcessor(exporter), processor):
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(gate)
+        for case in (REFUSED_CASE, CHANGED_CASE):
+            provider.get_logger("a library").emit(log_record(case))
     passed = [
         (record.log_record.event_name, record.log_record.attributes)
         for record in memory.get_finished_logs()
     ]
-    if isinstance(case.expected, Refusal):
-        assert passed == []
-        assert processor.changes == {case.expected.reason: 1}
-    else:
-        assert passed == [("tbot.start", case.expected)]
-        assert processor.changes == Counter(reason for _, reason in case.changes)
+    assert passed == [("tbot.start", CHANGED_CASE.expected)] * 2
+    assert exporter.changes == processor.changes == CHANGES_OF_BOTH
 
 
 ALLOWABLE_HELPERS = ["acme-deploy", "gitlab-ci:org/group/step_2", "a", "k8s:x", "w" * 64]
