@@ -152,7 +152,7 @@ def test_run_imports_no_parser() -> None:
     modules = imported("-c", MAIN_SCRIPT, "run", "--", "true") - imported("-c", "pass")
     assert modules - {*sys.builtin_module_names} == {
         *("tbot_otel", "tbot_otel.cli", "tbot_otel.cli.run", "tbot_otel.consent"),
-        *("tbot_otel.errors", "tbot_otel.files", "tbot_otel.otlp", "tbot_otel.otlp.environment"),
+        *("tbot_otel.errors", "tbot_otel.otlp", "tbot_otel.otlp.environment"),
         *("tbot_otel.run", "tbot_otel.run.launcher"),
     }
 

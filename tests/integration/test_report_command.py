@@ -86,7 +86,7 @@ def private(tmp_path: Path) -> Path:
         (["damaged.gz"], "damaged.gz: the archive is damaged"),
         (["damaged.zst"], "damaged.zst: the archive is damaged"),
         (["protobuf"], "protobuf: expected the file exporter's `format: json`"),
-        (["starts.jsonl", "--output", "folder"], "folder: expected a file"),
+        (["starts.jsonl", "--output", "folder"], "folder: Is a directory"),
         (["starts.jsonl", "--output", "missing/out"], "missing/out: No such file or directory"),
     ],
     ids=str,

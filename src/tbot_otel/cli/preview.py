@@ -18,6 +18,7 @@ import argparse
 from tbot_otel.cli import _start_options
 from tbot_otel.cli._output import write
 from tbot_otel.errors import TbotOtelError
+from tbot_otel.files import Replacement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def configure(parser: "Parser") -> None:
     _start_options.configure(parser)
     parser.add_argument("--json", action="store_true", help="print the export as OTLP/JSON")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write to FILE instead of standard output"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write to FILE instead of standard output, and replace it",
     )
 
 
@@ -55,8 +59,9 @@ def run(options: argparse.Namespace) -> int:
         write(text)
         return 0
     try:
-        with open(options.output, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+        with Replacement(options.output) as output:
+            output.file.write(f"{text}\n".encode())
+            output.commit()
     except OSError as error:
         raise TbotOtelError(f"{options.output}: {error.strerror}") from None
     return 0

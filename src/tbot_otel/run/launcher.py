@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from tbot_otel import files, streams
+from tbot_otel import streams
 from tbot_otel.consent import OPT_IN, Consent, OptInSampler
 from tbot_otel.otlp import environment
 
@@ -307,6 +307,8 @@ def _open(option: str, path: str | None, *, must_open: bool = False) -> int | No
     """
     if path is None:
         return None
+    from tbot_otel import files
+
     try:
         return os.dup(2) if path == "-" else files.open_for_appending(path)
     except OSError as error:
