@@ -176,8 +176,7 @@ def test_own_address_without_consent(consent: dict[str, str], tmp_path: Path) ->
 @pytest.mark.parametrize("command", ["run", "run --dry-run", "emit"])
 def test_file_cannot_be_opened(command: str, name: str, tmp_path: Path) -> None:
     """A record that cannot be written is one line. Only a dry run needs it."""
-    target = tmp_path / "target"
-    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "link").symlink_to("link")
     option = ("--record", str(tmp_path / name))
     program, *dry_run = command.split()
     words = (*RUN, *dry_run, *option, "--", *AGENT) if program == "run" else (*EMIT, *option)
@@ -192,7 +191,6 @@ def test_file_cannot_be_opened(command: str, name: str, tmp_path: Path) -> None:
             assert done.returncode == (3 if program == "run" else 0)
             wait_until(lambda: standin.requests)
     assert len(standin.requests) == (not dry_run)
-    assert not target.exists()
 
 
 @pytest.mark.parametrize("command", ["run", "emit"])
