@@ -15,6 +15,7 @@ REPOSITORY = "https://github.com/tbot-otel/tbot-otel/"
 # The pages in the order of the navigation. Pages in docs/ that are not named here come last.
 NAVIGATION = {
     "Use": [
+        "docs/reference",
         "docs/run",
         "docs/status",
         "docs/pipelines",

@@ -14,6 +14,7 @@ from support.paths import ROOT
 from support.processes import free_port, run_python, running_server
 from tbot_otel.cli import COMMANDS
 
+README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sysconfig.get_path("scripts")
 # Options of nox, the benchmarks, Docker, Weaver, unshare and other tools.
@@ -77,8 +78,8 @@ def test_imports() -> None:
 
 
 def test_command_line(collector: Collector) -> None:
-    """The README's example of the command line works as it is."""
-    (script,) = console_scripts(ROOT / "README.md", "tbot-otel")
+    """The example of the command line works as it is."""
+    (script,) = console_scripts(ROOT / "docs" / "reference.md", "tbot-otel")
     done = run_script(script, collector)
     assert done.returncode == 0, done.stderr
     assert "\nEventName: tbot.start\n" in done.stdout
@@ -87,9 +88,19 @@ def test_command_line(collector: Collector) -> None:
     assert collector.find(session).event_name == "tbot.start"
 
 
+def test_preview() -> None:
+    """The first command of the README prints the record that is below it."""
+    (command,) = re.findall(r"^\$ \.venv/bin/(tbot-otel .*)$", README.read_text(), re.MULTILINE)
+    (record,) = [block for block in code_blocks(README, "text") if "EventName" in block]
+    words = shlex.split(command.replace("examples/", f"{ROOT}/examples/"))
+    done = run_python("-m", "tbot_otel", *words[1:])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(record)
+
+
 def test_pipeline(collector: Collector) -> None:
     """The README's example of a pipeline works as it is."""
-    (script,) = console_scripts(ROOT / "README.md", "opentelemetry-instrument")
+    (script,) = console_scripts(README, "opentelemetry-instrument")
     done = run_script(script, collector, TELEPORT_ANONYMOUS_TELEMETRY="1")
     assert done.returncode == 0
     assert done.stderr == "telemetry: delivered, the Collector accepted it\n"
@@ -143,7 +154,7 @@ def test_collector_configuration(official_binary: Path, tmp_path: Path) -> None:
 def test_ci_runs_the_test_command() -> None:
     """.ci/run finds the README's test command."""
     (expression,) = re.findall(r"sed -n '(.*)' README.md", (ROOT / ".ci" / "run").read_text())
-    command = ["sed", "-n", expression, str(ROOT / "README.md")]
+    command = ["sed", "-n", expression, str(README)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith(".venv/bin/nox --session newest oldest")

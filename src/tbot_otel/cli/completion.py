@@ -11,7 +11,7 @@ Examples:
 Source tbot-otel.bash in ~/.bashrc. For zsh, ~/.zfunc must be in fpath.
 
 All commands:
-https://github.com/tbot-otel/tbot-otel#commands
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/reference.md#commands
 """
 
 import argparse

@@ -162,14 +162,6 @@ def test_bars_need_their_characters() -> None:
     assert wording.busiest_day(REPORTS["week"]()) in text
 
 
-def test_readme() -> None:
-    """The README shows what the example begins with."""
-    readme = (ROOT / "README.md").read_text()
-    (shown,) = re.findall(r"```text\n(40,000 starts of tbot.*?)```", readme, re.DOTALL)
-    lines = (line.rstrip() for line in rendered(example_report()).splitlines())
-    assert "\n".join(lines).startswith(shown.rstrip())
-
-
 def test_encoding() -> None:
     """Where the output cannot have bars, they are left out."""
     text = to_text(example_report(), 5, encoding="ascii", is_terminal=False).decode("ascii")
