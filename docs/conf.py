@@ -20,7 +20,6 @@ NAVIGATION = {
         "docs/status",
         "docs/pipelines",
         "docs/relay",
-        "docs/scale",
         "docs/report",
         "docs/testing",
         "docs/api",
@@ -37,9 +36,7 @@ NAVIGATION = {
     "Project": [
         "docs/architecture",
         "docs/compatibility",
-        "docs/benchmarks",
-        "docs/benchmarks-relay",
-        "docs/benchmarks-report",
+        "docs/performance",
         "CONTRIBUTING",
         "CHANGELOG",
     ],

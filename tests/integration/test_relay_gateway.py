@@ -226,6 +226,6 @@ def test_retention_is_documented() -> None:
     exporters = yaml.safe_load((EXAMPLES / "gateway.yaml").read_text())["exporters"]
     rotation = exporters["file"]["rotation"]
     assert exporters["clickhouse"]["ttl"] == f"{rotation['max_days'] * 24}h"
-    page = (ROOT / "docs" / "scale.md").read_text()
+    page = (ROOT / "docs" / "performance.md").read_text()
     assert f"{rotation['max_days']} days" in page
     assert f"{rotation['max_backups']} files of {rotation['max_megabytes']} MB" in page

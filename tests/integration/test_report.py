@@ -241,7 +241,7 @@ def test_benchmark() -> None:
     script = ROOT / "benchmarks" / "report_speed.py"
     done = run_python(str(script), "--starts", "2000", "--runs", "1", timeout=WAIT_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
-    page = (script.parent.parent / "docs" / "benchmarks-report.md").read_text()
+    page = (script.parent / "results" / "report.txt").read_text()
     rows = [
         [re.sub(r"[\d,]+ starts", "N starts", row).split(" | ")[0] for row in rows_of(text)]
         for text in (done.stdout, page)

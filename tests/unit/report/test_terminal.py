@@ -7,7 +7,6 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from support.paths import ROOT
 from support.report_data import HOSTILE_VALUES, REPORTS, Start, example_report, make_report
 from tbot_otel.report import wording
 from tbot_otel.report.document import DESTINATION_KINDS, TABLES
