@@ -23,13 +23,10 @@ from support.otlp_files import (
 )
 from support.paths import ROOT
 from support.processes import BASE_ENVIRON, WAIT_SECONDS, run_python
+from support.report_data import HELPER, count
 from tbot_otel.registry import START
-from tbot_otel.report.count import StartCounter
-from tbot_otel.report.document import TABLES, Report
-from tbot_otel.report.parse import Parser
-from tbot_otel.report.reader import find_files, read_blocks
+from tbot_otel.report.document import TABLES, Document
 
-HELPER = "acme-deploy"
 SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 SECRET = "web01"
 DAY = date(1970, 1, 1) + timedelta(days=FIRST_DAY_NS // DAY_NS)
@@ -40,24 +37,11 @@ def run_report(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return run_python("-m", "tbot_otel", "report", *map(str, words))
 
 
-def read_json(*words: str | Path) -> Report:
+def read_json(*words: str | Path) -> Document:
     """Run the command, and return its JSON."""
     done = run_report(*words, "--format", "json")
     assert (done.returncode, done.stderr) == (0, "")
-    report: Report = json.loads(done.stdout)
-    return report
-
-
-def count(*words: Path, folder: Path, min_group: int = 5) -> Report:
-    """Return the report without a process."""
-    parser = Parser(0, 10**6, (HELPER,))
-    counter = StartCounter(folder)
-    for file in find_files([str(word) for word in words]):
-        for block in read_blocks(file):
-            counter.add(parser.parse(block.lines), block.unreadable)
-    counter.finish()
-    report = counter.report(min_group)
-    counter.close()
+    report: Document = json.loads(done.stdout)
     return report
 
 
@@ -181,12 +165,26 @@ def test_other_signals_and_unfinished_lines(file: Path) -> None:
         + "\n"
         + text[: len(text) // 3]
     )
-    for form in ("json", "terminal", "html"):
+    line = f"4 parts of the input were not understood, the first is line 5 of {file}"
+    for form in ("terminal", "html", "csv", "json"):
         done = run_report(file, "--format", form)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, f"tbot-otel report: {line}\n")
         assert SECRET not in done.stdout
-    records = read_json(file)["records"]
+    records = json.loads(done.stdout)["records"]
     assert records == {"read": 5, "duplicate": 0, "refused": {"other_signal": 2}, "unreadable": 4}
+
+
+def test_nothing_understood(file: Path) -> None:
+    """If no start was found and something was not understood, the exit status is 1."""
+    file.write_text('{\n  "resourceLogs": []\n}\n')
+    line = (
+        f"3 parts of the input were not understood, the first is line 1 of {file}; "
+        "it looks like pretty-printed JSON: convert it with jq -c ."
+    )
+    for form in ("json", "csv"):
+        done = run_report(file, "--format", form)
+        assert (done.returncode, done.stderr) == (1, f"tbot-otel report: {line}\n")
+    assert run_report(file, "--since", "2026-01-01", "--format", "json").returncode == 1
 
 
 @pytest.mark.parametrize("starts_per_line", [50, 8_000])

@@ -14,7 +14,7 @@ from support.collectors import Official
 from support.otlp_files import Shape, write_starts
 from support.paths import ROOT
 from support.processes import WAIT_SECONDS, run_python, wait_until
-from tbot_otel.report.document import TABLES, Report
+from tbot_otel.report.document import TABLES, Document
 
 PAGE = ROOT / "docs" / "report.md"
 BLOCKS = re.findall(r"^```sql\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -29,7 +29,7 @@ class Collected(NamedTuple):
     """The same starts in ClickHouse and in the command's report."""
 
     clickhouse: ClickHouse
-    report: Report
+    report: Document
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def collected(
         clickhouse.query(VIEW)
         done = run_python("-m", "tbot_otel", "report", str(received), "--format", "json")
         assert (done.returncode, done.stderr) == (0, "")
-        report: Report = json.loads(done.stdout)
+        report: Document = json.loads(done.stdout)
         assert report["records"]["read"] == SHAPE.records
         yield Collected(clickhouse, report)
 

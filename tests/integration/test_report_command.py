@@ -22,7 +22,7 @@ import pytest
 from support.collectors import Collector, Official
 from support.otlp_files import Shape, compress_zstd, make_start, to_line, write_starts
 from support.processes import BASE_ENVIRON, WAIT_SECONDS, run_python, wait_until
-from tbot_otel.report.parse import MAX_LINE_OBJECTS
+from tbot_otel.report.otlp_json import MAX_LINE_OBJECTS
 from tbot_otel.report.reader import MAX_LINE_BYTES
 
 SECRET = "web01"
@@ -85,7 +85,8 @@ def private(tmp_path: Path) -> Path:
         (["truncated.zst"], "truncated.zst: the archive is incomplete"),
         (["damaged.gz"], "damaged.gz: the archive is damaged"),
         (["damaged.zst"], "damaged.zst: the archive is damaged"),
-        (["protobuf"], "protobuf: expected the file exporter's `format: json`"),
+        (["utf-16"], "utf-16: expected UTF-8; convert it with: iconv -f UTF-16 -t UTF-8"),
+        (["files.tar"], "files.tar: only gzip and Zstandard are read; extract the files first"),
         (["starts.jsonl", "--output", "folder"], "folder: Is a directory"),
         (["starts.jsonl", "--output", "missing/out"], "missing/out: No such file or directory"),
     ],
@@ -104,7 +105,8 @@ def test_usage_errors(
     for name, compress in (("damaged.gz", gzip.compress), ("damaged.zst", compress_zstd)):
         whole = compress(text)
         (tmp_path / name).write_bytes(whole[:40] + SECRET.encode() * 9 + whole[85:])
-    (tmp_path / "protobuf").write_bytes((4).to_bytes(4) + b"\n\x02\n\x00")
+    (tmp_path / "utf-16").write_text("{}", encoding="utf-16")
+    (tmp_path / "files.tar").write_bytes(b"starts.jsonl".ljust(257, b"\0") + b"ustar\x0000")
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [*COMMAND, *words],
@@ -359,9 +361,12 @@ def test_short_pipe(tmp_path: Path, content: bytes) -> None:
     with start_reading(path) as process:
         path.write_bytes(content)
         _, errors = process.communicate(timeout=WAIT_SECONDS)
-    is_incomplete = content.startswith(b"\x28")
-    line = f"tbot-otel report: {path}: the archive is incomplete\n" if is_incomplete else ""
-    assert (process.returncode, errors.decode()) == (2 if is_incomplete else 0, line)
+    line = f"1 part of the input was not understood, the first is line 1 of {path}"
+    status, message = {
+        b"": (0, ""),
+        b"\x28\xb5\x2f\xfd": (2, f"tbot-otel report: {path}: the archive is incomplete\n"),
+    }.get(content, (1, f"tbot-otel report: {line}\n"))
+    assert (process.returncode, errors.decode()) == (status, message)
 
 
 class EndlessRun(NamedTuple):
@@ -480,7 +485,7 @@ def test_worker_that_is_killed(tmp_path: Path, private: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         run.pipe.close()
         output = run.process.communicate(timeout=WAIT_SECONDS)
-        expected = b"tbot-otel report: a worker process ended: expected more memory\n"
+        expected = b"tbot-otel report: a worker process was killed; it may need more memory\n"
         assert (run.process.returncode, *output) == (2, b"", expected)
     assert list(private.iterdir()) == []
 
@@ -556,6 +561,8 @@ def export(collector: Official, *starts: dict[str, Any]) -> None:
 
 FILE_EXPORTERS: dict[str, tuple[dict[str, Any], int]] = {
     "plain": ({}, 1),
+    "protobuf": ({"format": "proto"}, 1),
+    "protobuf zstd": ({"format": "proto", "compression": "zstd"}, 1),
     "zstd": ({"compression": "zstd"}, 1),
     "rotated": ({"rotation": {"max_megabytes": 1}}, 3),
     "rotated zstd": ({"rotation": {"max_megabytes": 1}, "compression": "zstd"}, 1),
@@ -649,7 +656,6 @@ def test_database_is_closed(tmp_path: Path, private: Path) -> None:
 SPILL_SCRIPT = """
 import sys
 from array import array
-from collections import Counter
 from pathlib import Path
 import os
 from tbot_otel.report import count
@@ -659,12 +665,14 @@ folder = Path(sys.argv[1])
 counter = count.StartCounter(folder)
 values = ("daemon", "18.3.0", "token", "", "", 0, 0, 0, 0, "linux", "amd64")
 for _ in range(20):
-    ids = os.urandom(16 * 200_000)
-    part = array("i", bytes(4 * 200_000))
-    counter.add(Chunk(ids, part, part, [values], 200_000, Counter(), 0), 0)
+    chunk = Chunk(1)
+    chunk.session_ids = os.urandom(16 * 200_000)
+    chunk.days = chunk.indexes = array("i", bytes(4 * 200_000))
+    chunk.values = [values]
+    counter.add(chunk, 0)
 print(sum(path.stat().st_size for path in folder.iterdir()) > 2**20)
 counter.finish()
-print(counter.report(5)["starts"])
+print(counter.document(5)["starts"])
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 from support.browser import Browser
 from support.report_data import REPORTS
 from tbot_otel.report import wording
-from tbot_otel.report.document import Report
+from tbot_otel.report.document import Document
 from tbot_otel.report.html import render
 
 CHARTED = ("run_mode", "join_type", "version")
@@ -113,7 +113,7 @@ class Page(HTMLParser):
 
 
 @functools.cache
-def report_of(name: str) -> Report:
+def report_of(name: str) -> Document:
     """One of the reports."""
     return REPORTS[name]()
 

@@ -9,6 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+
 from tbot_otel.registry import SCHEMA_URL, START
 
 if sys.version_info >= (3, 14):
@@ -89,6 +92,12 @@ def to_line(*starts: dict[str, Any]) -> str:
     """The line of an export."""
     line = json.dumps({"resourceLogs": starts}, separators=(",", ":"), ensure_ascii=False)
     return f"{line}\n"
+
+
+def to_message(*starts: dict[str, Any]) -> bytes:
+    """The message of an export, after its length, as ``format: proto`` has it."""
+    data = ParseDict({"resource_logs": starts}, LogsData()).SerializeToString()
+    return len(data).to_bytes(4) + data
 
 
 def compress_zstd(data: bytes) -> bytes:

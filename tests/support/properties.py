@@ -17,7 +17,7 @@ from tbot_otel.registry import RESOURCE, START
 from tbot_otel.report import reader
 from tbot_otel.report.document import NOT_REPORTED, REASONS
 from tbot_otel.report.parse import COLUMNS, Parser
-from tbot_otel.report.reader import ReportError, find_files, read_blocks
+from tbot_otel.report.reader import Block, ReportError, find_files, read_blocks
 
 _HELPER = "acme-deploy"
 _HOST = {attribute.name: attribute for attribute in RESOURCE}
@@ -86,19 +86,19 @@ def check_report_file(path: Path) -> None:
     try:
         for file in find_files([str(path)]):
             for block in read_blocks(file):
-                check_chunk(parser, block.lines)
+                check_chunk(parser, block)
     except ReportError as error:
         check_message(error, path, reader)
 
 
-def check_chunk(parser: Parser, lines: bytes) -> None:
+def check_chunk(parser: Parser, block: Block) -> None:
     """Check that a block is parsed, with permitted values alone."""
-    chunk = parser.parse(lines)
+    chunk = parser.parse(block.content, is_protobuf=block.is_protobuf)
     starts = len(chunk.days)
     assert (len(chunk.session_ids), len(chunk.indexes)) == (16 * starts, starts)
     assert chunk.read == starts + chunk.refused.total()
     assert chunk.refused.keys() <= REASONS.keys()
-    assert 0 <= chunk.unreadable <= lines.count(b"\n") + 1
+    assert (chunk.unreadable > 0) == (chunk.first_unreadable is not None)
     assert all(0 <= day <= 10**6 for day in chunk.days)
     assert all(0 <= index < len(chunk.values) for index in chunk.indexes)
     for values in chunk.values:

@@ -1,7 +1,7 @@
 """Count the starts in a Collector's files, and print what they have in common.
 
-The files are those of the Collector's file exporter, or of --record: OTLP/JSON
-with one export per line, plain or compressed. A start counts once, also if it
+The files are those of the Collector's file exporter, or of --record, plain or
+compressed. A start counts once, also if it
 was sent twice. This sends nothing and needs no consent
 (TELEPORT_ANONYMOUS_TELEMETRY). It needs the extra: pip install
 'tbot-otel[report]'.
@@ -10,8 +10,9 @@ Examples:
   tbot-otel report /var/lib/otelcol/starts
   tbot-otel report starts.jsonl --since 2026-01-01 --format html -o report.html
 
-Exit status: 0 = the report was written; 1 = it could not be written; 2 = a
-usage error, or a file that cannot be read.
+Exit status: 0 = the report was written; 1 = it could not be written, or there
+is no start in it and something was not understood; 2 = a usage error, or a file
+that cannot be read.
 
 All options and the JSON format:
 https://github.com/tbot-otel/tbot-otel/blob/main/docs/report.md
@@ -19,11 +20,13 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/report.md
 
 import argparse
 import contextlib
+import json
 import re
 import signal
 import sys
 import tempfile
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from tbot_otel.cli._output import write_message
@@ -36,10 +39,12 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from tbot_otel.cli._parser import Parser
+    from tbot_otel.report.document import Document
     from tbot_otel.report.reader import File
+    from tbot_otel.report.unreadable import UnreadableParts
 
 FORMATS = ("terminal", "html", "json", "csv", "parquet")
-_REQUIRED_MODULES = ("duckdb", "jinja2", "msgspec", "numpy", "rich", "vl_convert")
+_REQUIRED_MODULES = ("duckdb", "jinja2", "msgspec", "rich")
 _EPOCH = date(1970, 1, 1)
 
 
@@ -104,25 +109,30 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError("--format: expected -o OUT, because parquet is not text")
     from tbot_otel.report.output import Output, OutputError
     from tbot_otel.report.reader import find_files
+    from tbot_otel.report.unreadable import UnreadableParts
 
     files = find_files(options.files)
     for file in files:
-        if file.is_empty:
-            write_message(f"tbot-otel report: {printable(file.path)}: the file is empty")
-    if all(file.is_empty for file in files):
+        if file.problem:
+            write_message(f"tbot-otel report: {printable(file.path)}: {file.problem}")
+    files = [file for file in files if not file.problem]
+    if not files:
         return 2
     _exit_on_signals()
+    unreadable = UnreadableParts()
     with Output(options.output) as output, _temporary_folder() as folder:
         try:
-            content = _read(options, files, folder)
+            content, starts = _read(options, files, folder, unreadable)
         finally:
             _check_signals()
+        if unreadable.count:
+            write_message(f"tbot-otel report: {unreadable}")
         try:
             output.write(content)
         except OutputError as error:
             write_message(f"tbot-otel report: {printable(str(error))}")
             return 1
-    return 0
+    return 0 if starts or not unreadable.count else 1
 
 
 _received_signal = 0
@@ -159,34 +169,48 @@ def _temporary_folder() -> "Iterator[Path]":
         yield Path(name)
 
 
-def _read(options: argparse.Namespace, files: "Sequence[File]", folder: Path) -> bytes | Path:
-    """Return the report, or a file that has it."""
-    from tbot_otel.report import render
+def _read(
+    options: argparse.Namespace,
+    files: "Sequence[File]",
+    folder: Path,
+    unreadable: "UnreadableParts",
+) -> tuple[bytes | Path, int]:
+    """Return the report, or a file that has it, and its number of starts."""
     from tbot_otel.report.count import StartCounter
+    from tbot_otel.report.parse import Parser
+    from tbot_otel.report.progress import progress_bar
     from tbot_otel.report.reader import read_blocks
-    from tbot_otel.report.workers import Options, parse_blocks
+    from tbot_otel.report.workers import parse_blocks
 
     first = (options.since or _EPOCH) - _EPOCH
     last = (options.until or date.max) - _EPOCH
-    parsing = Options(first.days, last.days - 1, tuple(options.allowed_helpers))
+    make_parser = partial(Parser, first.days, last.days - 1, tuple(options.allowed_helpers))
     blocks = (block for file in files for block in read_blocks(file))
     with contextlib.closing(StartCounter(folder)) as counter:
-        with render.progress_bar(sum(file.size for file in files)) as advance:
-            for block, chunk in parse_blocks(blocks, parsing):
+        with progress_bar(sum(file.size for file in files)) as advance:
+            for block, chunk in parse_blocks(blocks, make_parser):
                 _check_signals()
-                counter.add(chunk, block.unreadable)
+                unreadable.add(block, chunk)
+                counter.add(chunk, block.skipped)
                 advance(block.size)
         counter.finish()
         if options.format in ("csv", "parquet"):
-            return counter.write_starts(options.format)
-        report = counter.report(options.min_group)
+            return counter.write_starts(options.format), counter.starts
+        return _render(options, counter.document(options.min_group)), counter.starts
+
+
+def _render(options: argparse.Namespace, document: "Document") -> bytes:
     if options.format == "json":
-        return render.to_json(report)
+        return f"{json.dumps(document, indent=2)}\n".encode()
     if options.format == "html":
-        return render.to_html(report, options.min_group)
+        from tbot_otel.report import html
+
+        return html.render(document, options.min_group).encode()
+    from tbot_otel.report import terminal
+
     is_file = options.output is not None
-    return render.to_text(
-        report,
+    return terminal.render_text(
+        document,
         options.min_group,
         encoding="utf-8" if is_file else sys.stdout.encoding,
         is_terminal=not is_file and sys.stdout.isatty(),

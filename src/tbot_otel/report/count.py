@@ -13,10 +13,10 @@ from tbot_otel.report.document import (
     DESTINATION_KINDS,
     REASONS,
     TABLES,
+    Document,
     Folded,
     Period,
     Records,
-    Report,
     Table,
 )
 from tbot_otel.report.parse import COLUMNS, Chunk, Values
@@ -43,9 +43,13 @@ class StartCounter:
 
     Args:
         folder: A private folder for temporary files.
+
+    Attributes:
+        starts: How many starts there are, once they are counted.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.starts = 0
         self._folder = folder
         self._indexes: dict[Values, int] = {}
         self._next_index = 0
@@ -76,16 +80,16 @@ class StartCounter:
             CREATE TABLE start_values (index INTEGER, {types});
         """)
 
-    def add(self, chunk: Chunk, unreadable: int) -> None:
+    def add(self, chunk: Chunk, skipped: int) -> None:
         """Add the starts of a chunk.
 
         Args:
             chunk: The chunk. Of two starts with the same session id, the one that was added first
                 counts.
-            unreadable: How many lines were skipped before it.
+            skipped: How many lines or messages before it were skipped.
         """
         self._read += chunk.read
-        self._unreadable += chunk.unreadable + unreadable
+        self._unreadable += chunk.unreadable + skipped
         self._refused += chunk.refused
         if not chunk.days:
             return
@@ -109,7 +113,7 @@ class StartCounter:
         if len(self._indexes) > _MAX_INDEXES:
             # The same values can have two indexes.
             self._indexes.clear()
-        # Two texts can have the same values.
+        # Different JSON texts can decode to the same values.
         new = dict.fromkeys(item for item in values if item not in self._indexes)
         for item in new:
             self._indexes[item] = self._next_index
@@ -168,22 +172,21 @@ class StartCounter:
             DROP TABLE counted;
             DROP TABLE start_values;
         """)
+        ((self.starts,),) = self._query("SELECT coalesce(sum(starts), 0)::BIGINT FROM start_groups")
 
-    def report(self, min_group: int) -> Report:
-        """Return the report.
+    def document(self, min_group: int) -> Document:
+        """Return the document.
 
         Args:
             min_group: A row that stands for fewer starts is folded, except in `day`.
         """
-        ((starts, first, last),) = self._query(
-            "SELECT coalesce(sum(starts), 0)::BIGINT, min(day), max(day) FROM start_groups"
-        )
-        return Report(
-            starts=starts,
+        ((first, last),) = self._query("SELECT min(day), max(day) FROM start_groups")
+        return Document(
+            starts=self.starts,
             period=Period(first=first, last=last),
             records=Records(
                 read=self._read,
-                duplicate=self._added - starts,
+                duplicate=self._added - self.starts,
                 refused={name: self._refused[name] for name in REASONS if self._refused[name]},
                 unreadable=self._unreadable,
             ),

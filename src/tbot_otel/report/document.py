@@ -81,7 +81,7 @@ class Table(TypedDict):
     folded: Folded
 
 
-class Report(TypedDict):
+class Document(TypedDict):
     """The document that ``--format json`` prints. `tables` has the names and order of `TABLES`."""
 
     starts: int

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from tbot_otel.report.document import Report
+    from tbot_otel.report.document import Document
 
 MAX_SERIES = 5
 """The most values that a chart tells apart. page.css has a color for each."""
@@ -116,7 +116,7 @@ class Figure(NamedTuple):
     basis: str
 
 
-def render(report: "Report", min_group: int) -> str:
+def render(report: "Document", min_group: int) -> str:
     """Render the report as an HTML page: one file that loads nothing and has no scripts.
 
     Args:
@@ -148,7 +148,7 @@ def _pieces(text: str) -> list[str]:
     return re.findall(r"[^\s_/:]{1,20}[\s_/:]*|[\s_/:]+", text)
 
 
-def _figures(report: "Report") -> list[Figure]:
+def _figures(report: "Document") -> list[Figure]:
     days = wording.count(len(report["tables"]["day"]["rows"]), "day")
     figures = [Figure("Starts", f"{report['starts']:,}", f"on {days}")]
     for table in ("run_mode", "join_type", "version"):
@@ -159,7 +159,7 @@ def _figures(report: "Report") -> list[Figure]:
     return figures
 
 
-def _sections(report: "Report", min_group: int) -> list[Section]:
+def _sections(report: "Document", min_group: int) -> list[Section]:
     def section(table: str, answer: str, *rankings: Ranking, chart: Chart | None = None) -> Section:
         return Section(table.replace("_", "-"), wording.QUESTIONS[table], answer, chart, rankings)
 
@@ -184,7 +184,7 @@ def _sections(report: "Report", min_group: int) -> list[Section]:
             wording.folded(report["tables"][table]["folded"], min_group),
         )
 
-    alone, together, counts = destinations(report)
+    by_kind, by_combination, counts = destinations(report)
     return [
         section("use_case", _most_common(report, "use_case"), ranking("Use cases", "use_case")),
         section(
@@ -208,8 +208,8 @@ def _sections(report: "Report", min_group: int) -> list[Section]:
         section(
             "destinations",
             "A start can have several destinations, of several kinds.",
-            sums("Each kind, alone or with others", "destinations", alone),
-            sums("Kinds together", "destinations", together),
+            sums("Each kind, alone or with others", "destinations", by_kind),
+            sums("Kinds together", "destinations", by_combination),
             sums("Number of destinations", "destination_count", counts),
         ),
         section(
@@ -227,14 +227,14 @@ def _sections(report: "Report", min_group: int) -> list[Section]:
     ]
 
 
-def _most_common(report: "Report", table: str) -> str:
+def _most_common(report: "Document", table: str) -> str:
     for row in report["tables"][table]["rows"]:
         values = " · ".join(wording.describe(row[column]) for column in TABLES[table])
         return f"Most common: {values}, {wording.part(int(row['starts']), report['starts'])}."
     return "Every group is too small to be shown."
 
 
-def _chart(report: "Report", column: str, title: str, *, shares: bool = False) -> Chart:
+def _chart(report: "Document", column: str, title: str, *, shares: bool = False) -> Chart:
     unit, labels, totals, parts = history(report, column, MAX_BARS)
     if column == "version":
         parts = _group_versions(parts)

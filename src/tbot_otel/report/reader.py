@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from tbot_otel.errors import TbotOtelError
 
@@ -26,12 +26,21 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 * 2**20
 """How much is read at a time."""
 MAX_LINE_BYTES = 32 * 2**20
-"""The longest line that is read: about 25,000 starts."""
+"""The longest line or message that is read: about 25,000 starts."""
+LENGTH_BYTES = 4
+"""The size of the length before a message."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_LENGTH_BYTES = 4
-_HEAD_BYTES = _LENGTH_BYTES + len(_ZSTD_MAGIC)
+# The tag of the only field of a LogsData.
+_PROTOBUF_MARK = b"\n"
+_HEADER_BYTES = LENGTH_BYTES + len(_PROTOBUF_MARK)
+_ARCHIVES = (b"PK\x03\x04", b"\xfd7zXZ", b"BZh", b"\x04\x22\x4d\x18", b"7z\xbc\xaf")
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0")
+_HEAD_BYTES = _TAR_MAGIC_AT + len(_TAR_MAGIC)
+_EXPORT_START = b'{"resourceLogs"'
+_LINE_OR_EXPORT = rb'\n|(?={"resourceLogs")'
 
 
 class ReportError(TbotOtelError):
@@ -45,26 +54,32 @@ class File(NamedTuple):
         path: Its path.
         size: Its size in bytes; 0 for a pipe.
         identity: Its device and inode.
-        is_empty: Whether it has no content, and is not a pipe.
+        problem: Why it is not read; empty if it is.
     """
 
     path: str
     size: int
     identity: tuple[int, int]
-    is_empty: bool
+    problem: str
 
 
 class Block(NamedTuple):
     """A part of a file.
 
     Attributes:
-        lines: Whole lines. The last line of a file can lack its end.
-        unreadable: How many lines before these were skipped, because they are too long.
+        path: The file.
+        content: Lines of OTLP/JSON, or messages of OTLP/protobuf, each after its length.
+        is_protobuf: Whether it has messages.
+        is_framed: Whether the file has messages, in JSON or protobuf, instead of lines.
+        skipped: How many lines or messages before these are too long or damaged.
         size: The part of the file, in bytes. They are compressed if the file is.
     """
 
-    lines: bytes
-    unreadable: int
+    path: str
+    content: bytes
+    is_protobuf: bool
+    is_framed: bool
+    skipped: int
     size: int
 
 
@@ -74,20 +89,25 @@ def find_files(words: Sequence[str]) -> list[File]:
     Args:
         words: Files, folders and patterns. A folder stands for all files in it and in its folders,
             except hidden ones. A pattern stands for the files and folders that it matches. Both are
-            sorted by path.
+            sorted by path. Pipes and devices are read only if a word is the path of one.
 
     Raises:
         ReportError: A word names no file.
     """
     files: dict[tuple[int, int], File] = {}
-    for path in (path for word in words for path in _expand(word)):
+    for named, path in ((Path(word), path) for word in words for path in _expand(word)):
         with naming(str(path)):
             status = path.stat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        problem = ""
+        if stat.S_ISREG(status.st_mode):
+            problem = "" if status.st_size else "the file is empty"
+        elif path != named:
+            # A pipe among files has no writer, and would be waited for.
+            problem = "skipped, because it is not a file"
+        elif not stat.S_ISFIFO(status.st_mode):
             raise ReportError(f"{path}: expected a file")
-        is_empty = stat.S_ISREG(status.st_mode) and not status.st_size
         identity = (status.st_dev, status.st_ino)
-        files.setdefault(identity, File(str(path), status.st_size, identity, is_empty))
+        files.setdefault(identity, File(str(path), status.st_size, identity, problem))
     return list(files.values())
 
 
@@ -158,34 +178,56 @@ def read_blocks(file: File) -> Iterator[Block]:
         if (status.st_dev, status.st_ino) != file.identity:
             # The Collector renames the file that it has written to, and starts a new one.
             raise ReportError(f"{file.path}: the file was replaced; try again")
-        stream = _open_stream(raw)
-        rest = b""
-        skipped = position = 0
-        is_skipping = False
-        while chunk := _read_chunk(stream):
-            if is_skipping:
-                _, newline, chunk = chunk.partition(b"\n")
-                is_skipping = not newline
-            end = chunk.rfind(b"\n") + 1
-            if end:
-                before, position = position, raw.tell() if raw.seekable() else 0
-                yield Block(rest + chunk[:end], skipped, position - before)
-                rest, skipped = chunk[end:], 0
+        stream, mark = _open_stream(raw)
+        position = 0
+        for part in _read_messages(stream, mark) if mark else _read_lines(stream):
+            before, position = position, raw.tell() if raw.seekable() else 0
+            yield Block(
+                file.path,
+                part.content,
+                part.is_protobuf,
+                bool(mark),
+                part.skipped,
+                position - before,
+            )
+
+
+class _Part(NamedTuple):
+    """What a block has of its content."""
+
+    content: bytes
+    is_protobuf: bool
+    skipped: int
+
+
+def _read_lines(stream: BufferedReader) -> Iterator[_Part]:
+    rest = b""
+    skipped = 0
+    is_skipping = False
+    while chunk := _read_chunk(stream):
+        if is_skipping:
+            next_line = re.search(_LINE_OR_EXPORT, chunk)
+            is_skipping = not next_line
+            chunk = chunk[next_line.end() :] if next_line else b""
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield _Part(rest + chunk[:end], is_protobuf=False, skipped=skipped)
+            rest, skipped = chunk[end:], 0
+        else:
+            rest += chunk
+        if len(rest) > MAX_LINE_BYTES:
+            # Exports without a newline between them are on one line.
+            if (end := rest.rfind(_EXPORT_START)) > 0:
+                yield _Part(rest[:end], is_protobuf=False, skipped=skipped)
+                rest, skipped = rest[end:], 0
             else:
-                rest += chunk
-            if len(rest) > MAX_LINE_BYTES:
                 rest, is_skipping = b"", True
                 skipped += 1
-        if rest or skipped:
-            yield Block(rest, skipped, max(0, file.size - position))
+    if rest or skipped:
+        yield _Part(rest, is_protobuf=False, skipped=skipped)
 
 
-class _Stream(Protocol):
-    def read1(self, size: int, /) -> bytes:
-        """Return at least a byte, or nothing at the end."""
-
-
-def _read_chunk(stream: _Stream) -> bytes:
+def _read_chunk(stream: BufferedReader) -> bytes:
     # Not with one call: while that waits for the rest of a pipe, a signal that has arrived just
     # before would not be handled.
     parts: list[bytes] = []
@@ -196,8 +238,116 @@ def _read_chunk(stream: _Stream) -> bytes:
     return b"".join(parts)
 
 
+def _read_messages(stream: BufferedReader, mark: bytes) -> Iterator[_Part]:
+    """Read what the file exporter writes with ``format: proto`` or ``compression: zstd``."""
+    messages: list[bytes] = []
+    size = skipped = 0
+    is_protobuf = False
+    for message in _find_messages(stream, mark):
+        is_other = message is not None and is_protobuf == message.startswith(b"{")
+        if messages and (message is None or is_other or size >= BLOCK_BYTES):
+            yield _Part(b"".join(messages), is_protobuf, skipped)
+            messages, size, skipped = [], 0, 0
+        if message is None:
+            skipped += 1
+            continue
+        is_protobuf = not message.startswith(b"{")
+        if is_protobuf:
+            messages += (len(message).to_bytes(LENGTH_BYTES), message)
+        else:
+            # White space alone can have a line break.
+            messages += (message.replace(b"\n", b" "), b"\n")
+        size += len(message)
+    if messages or skipped:
+        yield _Part(b"".join(messages), is_protobuf, skipped)
+
+
+def _find_messages(stream: BufferedReader, mark: bytes) -> Iterator[bytes | None]:
+    """Find the messages, each after its length, which is 4 bytes, the highest first.
+
+    (``exportMessageAsBuffer`` in ``fileexporter/file_writer.go``.) After damage, such as half a
+    message of a Collector that was killed, the next message is searched for.
+
+    Args:
+        stream: The file.
+        mark: How each message begins.
+
+    Returns:
+        Each message, decompressed; None in place of one or several that are damaged.
+    """
+    buffer = b""
+    position = 0
+    is_damaged = is_at_end = False
+    unpack, lookahead = (_decompress, 0) if mark == _ZSTD_MAGIC else (_check_message, _HEADER_BYTES)
+    while True:
+        start = position + LENGTH_BYTES
+        end = start + int.from_bytes(buffer[position:start])
+        if not start < end <= start + MAX_LINE_BYTES or not buffer.startswith(mark, start):
+            # Not a message, unless its first bytes are still to be read.
+            end = start + len(mark)
+        elif (
+            end <= len(buffer) - (0 if is_at_end else lookahead)
+            and (message := unpack(buffer, start, end)) is not None
+        ):
+            yield message
+            position, is_damaged = end, False
+            continue
+        if end + lookahead > len(buffer) and not is_at_end:
+            chunk = _read_chunk(stream)
+            buffer, position, is_at_end = buffer[position:] + chunk, 0, not chunk
+            continue
+        if position == len(buffer):
+            return
+        if not is_damaged:
+            yield None
+            is_damaged = True
+        position = buffer.find(mark, start + 1) - LENGTH_BYTES
+        if position < 0:
+            if is_at_end:
+                return
+            chunk = _read_chunk(stream)
+            kept = buffer[max(0, len(buffer) - LENGTH_BYTES - len(mark) + 1) :]
+            buffer, position, is_at_end = kept + chunk, 0, not chunk
+
+
+def _decompress(buffer: bytes, start: int, end: int) -> bytes | None:
+    decompressor = zstd.ZstdDecompressor()
+    try:
+        # A byte more than allowed, so that what is longer has no end.
+        message = decompressor.decompress(buffer[start:end], MAX_LINE_BYTES + 1)
+    except zstd.ZstdError:
+        return None
+    return message if decompressor.eof and len(message) <= MAX_LINE_BYTES else None
+
+
+def _check_message(buffer: bytes, start: int, end: int) -> bytes | None:
+    """Return a ``LogsData``, if there is one: its fields end where it does, and another follows.
+
+    Half a message and the beginning of the next one can together have fields of the right size.
+    """
+    following = buffer[end : end + _HEADER_BYTES]
+    if len(following) == _HEADER_BYTES and any(following):
+        length = int.from_bytes(following[:LENGTH_BYTES])
+        if length > MAX_LINE_BYTES or not following.endswith(_PROTOBUF_MARK):
+            return None
+    position = start
+    while position < end:
+        if buffer[position : position + 1] != _PROTOBUF_MARK:
+            return None
+        size = shift = 0
+        while True:
+            position += 1
+            byte = buffer[position] if position < end else 0
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80 or shift > 28:
+                break
+        position += 1 + size
+    return buffer[start:end] if position == end else None
+
+
 class _Rejoined(RawIOBase):
-    """A pipe, and bytes that have been read from it, which come first."""
+    """A stream, and bytes that have been read from it, which come first."""
 
     def __init__(self, head: bytes, rest: BufferedReader) -> None:
         self._head = head
@@ -213,51 +363,44 @@ class _Rejoined(RawIOBase):
         return len(part) or self._rest.readinto1(buffer)
 
 
-def _open_stream(raw: BufferedReader) -> _Stream:
+def _open_stream(raw: BufferedReader) -> tuple[BufferedReader, bytes]:
+    """Return the content, decompressed, and how each message begins; empty if it has lines."""
     stream = raw
-    if raw.seekable():
-        head = raw.peek(_HEAD_BYTES)
+    for _ in range(2):
+        head, zeros = _read_head(stream)
+        stream = BufferedReader(_Rejoined(head, stream))
+        if head.startswith(_GZIP_MAGIC):
+            stream = BufferedReader(gzip.GzipFile(fileobj=stream))
+        elif head.startswith(_ZSTD_MAGIC):
+            stream = BufferedReader(zstd.ZstdFile(stream))
+        else:
+            break
     else:
-        # A pipe may not have them all yet. Signals are handled between the calls.
-        head = b""
-        while len(head) < _HEAD_BYTES and (part := raw.read1(_HEAD_BYTES - len(head))):
-            head += part
-        stream = BufferedReader(_Rejoined(head, raw))
-    if head.startswith(_GZIP_MAGIC):
-        return gzip.open(stream)
-    if head.startswith(_ZSTD_MAGIC):
-        return zstd.open(stream)
-    if head.startswith(_ZSTD_MAGIC, _LENGTH_BYTES):
-        return _FrameStream(stream)
-    if head.startswith(b"\0"):
-        # The length before a message.
-        raise ReportError(f"{raw.name}: expected the file exporter's `format: json`")
-    return stream
+        head = _ARCHIVES[0]
+    if head.startswith(_ARCHIVES) or head.startswith(_TAR_MAGIC, _TAR_MAGIC_AT):
+        raise ReportError(f"{raw.name}: only gzip and Zstandard are read; extract the files first")
+    if head.startswith(_UTF16):
+        raise ReportError(f"{raw.name}: expected UTF-8; convert it with: iconv -f UTF-16 -t UTF-8")
+    # Zeros can be those of a length.
+    for count in reversed(range(min(zeros, LENGTH_BYTES - 1) + 1)):
+        start = b"\0" * count + head[: LENGTH_BYTES + len(_ZSTD_MAGIC)]
+        for mark in (_ZSTD_MAGIC, _PROTOBUF_MARK):
+            length = int.from_bytes(start[:LENGTH_BYTES])
+            if 0 < length <= MAX_LINE_BYTES and start.startswith(mark, LENGTH_BYTES):
+                return BufferedReader(_Rejoined(b"\0" * count, stream)), mark
+    return stream, b""
 
 
-class _FrameStream:
-    """Reads what the file exporter writes with ``compression: zstd``, a message as a line.
+def _read_head(stream: BufferedReader) -> tuple[bytes, int]:
+    """Return the first bytes without zeros before them, and how many zeros there are.
 
-    Each message is a Zstandard frame after its length, which is 4 bytes, the highest first
-    (``exportMessageAsBuffer`` in ``fileexporter/file_writer.go``).
+    If a file was truncated by another process while the Collector has it open, it begins with them.
     """
-
-    # It is not JSON, so it counts as an unreadable line.
-    _INCOMPLETE = b"\0\n"
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-
-    def read1(self, _size: int, /) -> bytes:
-        head = self._raw.read(_LENGTH_BYTES)
-        length = int.from_bytes(head)
-        if not head:
-            return b""
-        if length > MAX_LINE_BYTES:
-            raise zstd.ZstdError
-        frame = self._raw.read(length)
-        if len(head) < _LENGTH_BYTES or len(frame) < length:
-            return self._INCOMPLETE
-        # A byte more than a line may have, so that a longer line is skipped.
-        line = zstd.ZstdDecompressor().decompress(frame, MAX_LINE_BYTES + 1)
-        return line + b"\n"
+    zeros = 0
+    head = b""
+    # A pipe may not have them all yet. Signals are handled between the calls.
+    while len(head) < _HEAD_BYTES and (part := stream.read1(2**16)):
+        kept = part if head else part.lstrip(b"\0")
+        zeros += len(part) - len(kept)
+        head += kept
+    return head, zeros

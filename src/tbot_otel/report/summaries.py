@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tbot_otel.report.document import Report
+    from tbot_otel.report.document import Document
 
 
 class Unit(NamedTuple):
@@ -64,7 +64,7 @@ class History(NamedTuple):
     parts: dict[str, list[int]]
 
 
-def history(report: "Report", column: str, max_units: int) -> History:
+def history(report: "Document", column: str, max_units: int) -> History:
     """The history of a column, in the shortest units of which there are few enough.
 
     Args:
@@ -95,26 +95,28 @@ class Destinations(NamedTuple):
     """The starts by their destinations, in the order in which they are shown.
 
     Attributes:
-        alone: By kind, whatever the other kinds are.
-        together: By all kinds that a start has.
+        by_kind: By kind, whatever the other kinds are.
+        by_combination: By all kinds that a start has.
         counts: By the number of destinations.
     """
 
-    alone: dict[str, int]
-    together: dict[str, int]
+    by_kind: dict[str, int]
+    by_combination: dict[str, int]
     counts: dict[int, int]
 
 
-def destinations(report: "Report") -> Destinations:
+def destinations(report: "Document") -> Destinations:
     """Add up the rows of the table of destinations."""
-    alone, together, counts = Counter[str](), Counter[str](), Counter[int]()
+    by_kind, by_combination, counts = Counter[str](), Counter[str](), Counter[int]()
     for row in report["tables"]["destinations"]["rows"]:
         kinds, starts = str(row["destinations"]), int(row["starts"])
-        together[kinds] += starts
+        by_combination[kinds] += starts
         counts[int(row["destination_count"])] += starts
         for kind in kinds.split("+"):
             if kind in DESTINATION_KINDS:
-                alone[kind] += starts
+                by_kind[kind] += starts
     return Destinations(
-        dict(alone.most_common()), dict(together.most_common()), dict(sorted(counts.items()))
+        dict(by_kind.most_common()),
+        dict(by_combination.most_common()),
+        dict(sorted(counts.items())),
     )

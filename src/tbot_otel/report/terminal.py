@@ -1,5 +1,6 @@
 """The report in a terminal."""
 
+import io
 import math
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from tbot_otel.report.document import Report
+    from tbot_otel.report.document import Document
 
 MAX_ROWS = 10
 """The most rows of a table that are printed."""
@@ -34,7 +35,7 @@ class _Table(NamedTuple):
     note: str = ""
 
 
-def render(report: "Report", console: "Console", min_group: int) -> None:
+def render(report: "Document", console: "Console", min_group: int) -> None:
     """Print the report.
 
     Args:
@@ -56,11 +57,33 @@ def render(report: "Report", console: "Console", min_group: int) -> None:
         _print(console, sentence)
 
 
+def render_text(document: "Document", min_group: int, *, encoding: str, is_terminal: bool) -> bytes:
+    """Return the report as text.
+
+    Args:
+        document: The report.
+        min_group: The number of starts below which its rows are folded.
+        encoding: The text's encoding.
+        is_terminal: Whether it is for this terminal: in its width, and in color, unless the
+            variable NO_COLOR is set.
+    """
+    from rich.console import Console
+
+    # If rich wrote to standard output, it would exit when the reader closes its end.
+    text = io.BytesIO()
+    # It has the encoding, so that bars that cannot be written in it are left out.
+    file = io.TextIOWrapper(text, encoding, errors="replace", newline="")
+    width = None if is_terminal else 80
+    render(document, Console(file=file, force_terminal=is_terminal, width=width), min_group)
+    file.flush()
+    return text.getvalue()
+
+
 def _print(console: "Console", text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, highlight=False)
 
 
-def _tables(report: "Report") -> list[_Table]:
+def _tables(report: "Document") -> list[_Table]:
     def own(name: str, title: str = "", *, by_time: bool = False, note: str = "") -> _Table:
         rows = [
             ([row[column] for column in TABLES[name]], int(row["starts"]))
@@ -72,14 +95,14 @@ def _tables(report: "Report") -> list[_Table]:
         rows = [([value], count) for value, count in starts.items()]
         return _Table(title, (column,), rows, "destinations")
 
-    alone, together, counts = destinations(report)
+    by_kind, by_combination, counts = destinations(report)
     return [
         own("use_case"),
         own("run_mode", by_time=True, note=wording.busiest_day(report)),
         own("join_type", by_time=True),
         own("version", by_time=True),
-        sums("destinations", wording.QUESTIONS["destinations"], alone),
-        sums("destinations", "Which kinds together?", together),
+        sums("destinations", wording.QUESTIONS["destinations"], by_kind),
+        sums("destinations", "Which kinds together?", by_combination),
         sums("destination_count", "How many destinations?", counts),
         own("helper_version", wording.QUESTIONS["helper"]),
         own("os_type"),
@@ -87,7 +110,7 @@ def _tables(report: "Report") -> list[_Table]:
     ]
 
 
-def _print_table(report: "Report", console: "Console", table: _Table, min_group: int) -> None:
+def _print_table(report: "Document", console: "Console", table: _Table, min_group: int) -> None:
     from rich.bar import Bar
     from rich.table import Table
     from rich.text import Text
@@ -129,7 +152,7 @@ def _print_table(report: "Report", console: "Console", table: _Table, min_group:
             _print(console, line, "dim")
 
 
-def _sparklines(report: "Report", column: str) -> tuple[dict[str, str], str]:
+def _sparklines(report: "Document", column: str) -> tuple[dict[str, str], str]:
     """A line of characters for each value of a column, and a sentence that explains them.
 
     The lines of run modes show starts. The others show shares of all starts.

@@ -6,7 +6,7 @@ from tbot_otel.report.document import REASONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.report.document import Folded, Records, Report
+    from tbot_otel.report.document import Document, Folded, Records
 
 COLUMNS = {
     "day": "Day",
@@ -74,7 +74,7 @@ def part(some: int, whole: int) -> str:
     return f"{some:,} of {count(whole, 'start')} ({percent(some, whole)})"
 
 
-def period(report: "Report") -> str:
+def period(report: "Document") -> str:
     """The first and the last day."""
     first, last = report["period"]["first"], report["period"]["last"]
     if first is None or last is None:
@@ -82,7 +82,7 @@ def period(report: "Report") -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def busiest_day(report: "Report") -> str:
+def busiest_day(report: "Document") -> str:
     """A sentence on the starts a day. The report must have a start."""
     rows = report["tables"]["day"]["rows"]
     busiest = max(rows, key=lambda row: int(row["starts"]))
@@ -100,7 +100,7 @@ def folded(table: "Folded", min_group: int) -> str:
     return f"{groups} with fewer than {min_group} starts each: {count(table['starts'], 'start')}"
 
 
-def records(report: "Report") -> list[str]:
+def records(report: "Document") -> list[str]:
     """What was read, in sentences."""
     read: Records = report["records"]
     refused = sum(read["refused"].values())

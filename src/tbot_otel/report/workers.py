@@ -4,9 +4,9 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tbot_otel.report.parse import Chunk, Parser
 from tbot_otel.report.reader import Block, ReportError
@@ -21,29 +21,24 @@ _MIN_BLOCKS = 4
 """A process takes about as long to start as a block to parse."""
 
 
-class Options(NamedTuple):
-    """The arguments of `Parser`."""
-
-    first_day: int
-    last_day: int
-    allowed_helpers: Collection[str]
-
-
-def parse_blocks(blocks: Iterable[Block], options: Options) -> Iterator[tuple[Block, Chunk]]:
-    """Return each block, without its lines, and its chunk, in order.
+def parse_blocks(
+    blocks: Iterable[Block], make_parser: Callable[[], Parser]
+) -> Iterator[tuple[Block, Chunk]]:
+    """Return each block, without its content, and its chunk, in order.
 
     Raises:
         ReportError: A worker process has ended.
     """
     blocks = iter(blocks)
-    parser = Parser(*options)
+    parser = make_parser()
     for block in islice(blocks, _MIN_BLOCKS):
-        yield block._replace(lines=b""), parser.parse(block.lines)
+        chunk = parser.parse(block.content, is_protobuf=block.is_protobuf)
+        yield block._replace(content=b""), chunk
     first = next(blocks, None)
     if first is None:
         return
     pending: deque[tuple[Connection, Block]] = deque()
-    with _running_workers(options) as idle:
+    with _running_workers(make_parser) as idle:
         for block in chain([first], blocks):
             done = None
             if not idle:
@@ -51,8 +46,9 @@ def parse_blocks(blocks: Iterable[Block], options: Options) -> Iterator[tuple[Bl
                 idle.append(connection)
             connection = idle.pop()
             with _worker_errors():
-                connection.send_bytes(block.lines)
-            pending.append((connection, block._replace(lines=b"")))
+                connection.send(block.is_protobuf)
+                connection.send_bytes(block.content)
+            pending.append((connection, block._replace(content=b"")))
             if done is not None:
                 yield done
         while pending:
@@ -72,11 +68,11 @@ def _worker_errors() -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError):
-        raise ReportError("a worker process ended: expected more memory") from None
+        raise ReportError("a worker process was killed; it may need more memory") from None
 
 
 @contextlib.contextmanager
-def _running_workers(options: Options) -> "Iterator[list[Connection]]":
+def _running_workers(make_parser: Callable[[], Parser]) -> "Iterator[list[Connection]]":
     """Start worker processes, and return the connections to them."""
     import multiprocessing
 
@@ -89,7 +85,7 @@ def _running_workers(options: Options) -> "Iterator[list[Connection]]":
             for _ in range(min(MAX_WORKERS, os.cpu_count() or 1)):
                 ours, theirs = context.Pipe()
                 connections.append(ours)
-                process = context.Process(target=_serve, args=(theirs, options), daemon=True)
+                process = context.Process(target=_serve, args=(theirs, make_parser), daemon=True)
                 process.start()
                 processes.append(process)
                 theirs.close()
@@ -110,7 +106,7 @@ def _blocked_sigint() -> Iterator[None]:
         return
     from multiprocessing import resource_tracker
 
-    # It would start with the first process, and unblock the signal.
+    # The resource tracker unblocks SIGINT when it starts, so start it now.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -119,9 +115,10 @@ def _blocked_sigint() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _serve(connection: "Connection", options: Options) -> None:
-    parser = Parser(*options)
+def _serve(connection: "Connection", make_parser: Callable[[], Parser]) -> None:
+    parser = make_parser()
     # The connection ends with the process that started this one.
     with contextlib.suppress(EOFError, OSError):
         while True:
-            connection.send(parser.parse(connection.recv_bytes()))
+            is_protobuf = connection.recv()
+            connection.send(parser.parse(connection.recv_bytes(), is_protobuf=is_protobuf))

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 import vl_convert
 
-from support.report_data import HOSTILE_VALUES, RELEASES, REPORTS, Start, make_report
+from support.report_data import HOSTILE_VALUES, RELEASES, REPORTS, Start, make_document
 from tbot_otel.report import wording
-from tbot_otel.report.document import DESTINATION_KINDS, TABLES, Report
+from tbot_otel.report.document import DESTINATION_KINDS, TABLES, Document
 from tbot_otel.report.html import MAX_BARS, MAX_SERIES, MAX_VERSIONS, render
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -134,7 +134,7 @@ class Page(HTMLParser):
 
 
 @functools.cache
-def report_of(name: str) -> Report:
+def report_of(name: str) -> Document:
     """One of the reports."""
     return REPORTS[name]()
 
@@ -160,7 +160,7 @@ def ranking(page: Page, caption: str) -> dict[tuple[str, ...], int]:
     return {tuple(values): int(starts.replace(",", "")) for *values, starts, _, _ in rows}
 
 
-def column_sums(report: Report, table: str, *columns: str) -> dict[tuple[str, ...], int]:
+def column_sums(report: Document, table: str, *columns: str) -> dict[tuple[str, ...], int]:
     """The starts of a table's rows, by the values of some of its columns."""
     sums = Counter[tuple[str, ...]]()
     for row in report["tables"][table]["rows"]:
@@ -328,7 +328,7 @@ def test_library_obeys_allowed_base_urls() -> None:
 
 def test_small_groups_name_their_limit() -> None:
     """The page names the number below which rows were folded."""
-    report = make_report([Start("2026-08-03")] * 8, min_group=9)
+    report = make_document([Start("2026-08-03")] * 8, min_group=9)
     assert "1 group with fewer than 9 starts each: 8 starts." in Page(render(report, 9)).words
 
 

@@ -22,31 +22,15 @@ from support.otlp_files import (
     to_line,
 )
 from support.properties import check_report_file
-from support.report_data import Start, make_report
+from support.report_data import HELPER, Start, count, make_document
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
-from tbot_otel.report.count import StartCounter
-from tbot_otel.report.document import DESTINATION_KINDS, Report
-from tbot_otel.report.parse import Parser
-from tbot_otel.report.reader import find_files, read_blocks
+from tbot_otel.report.document import DESTINATION_KINDS
+from tbot_otel.report.reader import find_files
 
-HELPER = "acme-deploy"
 SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 SECRET = "web01"
 DAY = date(1970, 1, 1) + timedelta(days=FIRST_DAY_NS // DAY_NS)
-
-
-def count(*words: Path, folder: Path, min_group: int = 5) -> Report:
-    """Return the report without a process."""
-    parser = Parser(0, 10**6, (HELPER,))
-    counter = StartCounter(folder)
-    for file in find_files([str(word) for word in words]):
-        for block in read_blocks(file):
-            counter.add(parser.parse(block.lines), block.unreadable)
-    counter.finish()
-    report = counter.report(min_group)
-    counter.close()
-    return report
 
 
 def start_of(values: dict[str, Any], host: tuple[str, str] | None, day: date) -> Start | None:
@@ -185,7 +169,7 @@ def test_counts_equal_the_plainest_counting(
             duplicate += 1
         else:
             starts[case.session] = start
-    expected = make_report(
+    expected = make_document(
         starts.values(),
         min_group=min_group,
         duplicate=duplicate,
@@ -327,7 +311,9 @@ def test_variants_of_json(tmp_path: Path, name: str, separators: tuple[str, str]
     file = tmp_path / "starts.jsonl"
     file.write_text(json.dumps({"resourceLogs": [start]}, separators=separators))
     report = count(file, folder=tmp_path, min_group=1)
-    expected = make_report([start_of(DEFAULTS, ("linux", "amd64"), DAY) or Start("")], min_group=1)
+    expected = make_document(
+        [start_of(DEFAULTS, ("linux", "amd64"), DAY) or Start("")], min_group=1
+    )
     assert report == expected
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.report_data import Start, make_report
+from support.report_data import Start, make_document
 from tbot_otel.report import wording
 from tbot_otel.report.summaries import destinations, history
 
@@ -24,7 +24,7 @@ from tbot_otel.report.summaries import destinations, history
 )
 def test_units(first: str, last: str, unit: str, labels: list[str]) -> None:
     """The units are the shortest of which there are few, and the first and last day are in them."""
-    past = history(make_report([Start(first), Start(last), Start(last)]), "run_mode", 10)
+    past = history(make_document([Start(first), Start(last), Start(last)]), "run_mode", 10)
     assert past.unit == unit
     assert past.labels[: len(labels)] == labels
     assert len(past.labels) <= 10
@@ -35,7 +35,7 @@ def test_units(first: str, last: str, unit: str, labels: list[str]) -> None:
 def test_history_has_gaps_and_parts() -> None:
     """A day without starts counts none, and small groups are in the totals alone."""
     starts = [Start("2026-08-01")] * 6 + [Start("2026-08-03", run_mode="one-shot")] * 5
-    past = history(make_report([*starts, Start("2026-08-03")]), "run_mode", 10)
+    past = history(make_document([*starts, Start("2026-08-03")]), "run_mode", 10)
     assert past == (
         "day",
         ["2026-08-01", "2026-08-02", "2026-08-03"],
@@ -52,7 +52,7 @@ def test_destinations() -> None:
         for kind, count in kinds.items()
         for _ in range(count)
     ]
-    assert destinations(make_report(starts)) == (
+    assert destinations(make_document(starts)) == (
         {"application": 12, "kubernetes": 7},
         {"application+kubernetes": 7, "": 6, "application": 5},
         {0: 6, 2: 12},

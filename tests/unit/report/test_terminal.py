@@ -7,19 +7,18 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from support.report_data import HOSTILE_VALUES, REPORTS, Start, example_report, make_report
+from support.report_data import HOSTILE_VALUES, REPORTS, Start, example_report, make_document
 from tbot_otel.report import wording
 from tbot_otel.report.document import DESTINATION_KINDS, TABLES
-from tbot_otel.report.render import to_text
-from tbot_otel.report.terminal import MAX_ROWS, render
+from tbot_otel.report.terminal import MAX_ROWS, render, render_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.report.document import Report
+    from tbot_otel.report.document import Document
 
 
 def rendered(
-    report: "Report",
+    report: "Document",
     *,
     width: int = 80,
     encoding: str = "utf-8",
@@ -57,7 +56,7 @@ def test_lines_fit(name: str) -> None:
 
 def test_long_values_are_folded() -> None:
     """A value that does not fit has several lines, and loses nothing."""
-    report = make_report([Start("2026-08-03", join_type="é" * 300)] * 5)
+    report = make_document([Start("2026-08-03", join_type="é" * 300)] * 5)
     # Once among the use cases, and once among the join methods.
     assert rendered(report).count("é") == 600
 
@@ -100,7 +99,7 @@ def test_numbers_are_those_of_the_report(name: str) -> None:
 
 def test_empty_report_says_why() -> None:
     """Without a start, the first line says so, and the others say what was read."""
-    report = make_report([], duplicate=0, refused={"other_event": 3}, unreadable=2)
+    report = make_document([], duplicate=0, refused={"other_event": 3}, unreadable=2)
     assert rendered(report).splitlines() == [wording.NOTHING, *wording.records(report)]
     assert wording.records(report) == [
         "3 records read: 0 starts, 0 duplicates, 3 refused.",
@@ -112,7 +111,7 @@ def test_empty_report_says_why() -> None:
 def test_small_groups_name_their_limit() -> None:
     """A line says how many groups are folded, and below which number of starts."""
     starts = [Start("2026-08-03", version=f"18.{minor}.0") for minor in (1, 1, 2, 3, 3, 3)]
-    text = rendered(make_report(starts, min_group=3), min_group=3)
+    text = rendered(make_document(starts, min_group=3), min_group=3)
     assert "\n2 groups with fewer than 3 starts each: 3 starts\n" in text
 
 
@@ -124,7 +123,7 @@ def test_lines_show_how_shares_change() -> None:
         for join_type, count in zip(("iam", "token"), counts, strict=True)
         for _ in range(count)
     ]
-    text = rendered(make_report(starts))
+    text = rendered(make_document(starts))
     assert re.search(r"^iam +23 +40%  █▂▄ *$", text, re.MULTILINE)
     assert re.search(r"^token +35 +60%   ▆▄ *$", text, re.MULTILINE)
     assert "Each day from 2026-08-01 on; █ is 100% of the starts." in text
@@ -163,6 +162,6 @@ def test_bars_need_their_characters() -> None:
 
 def test_encoding() -> None:
     """Where the output cannot have bars, they are left out."""
-    text = to_text(example_report(), 5, encoding="ascii", is_terminal=False).decode("ascii")
+    text = render_text(example_report(), 5, encoding="ascii", is_terminal=False).decode("ascii")
     assert "one-shot  github" in text
     assert "?" not in re.sub(r"(?m)^[A-Z].*\?$", "", text)
