@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.clickhouse import clickhouse_problem
 from support.collectors import Collector, MakeCollector, Official, Rotel, build_official
 from tbot_otel.testing._environment import telemetry_variables
 
@@ -55,6 +56,11 @@ def collector(request: pytest.FixtureRequest) -> Collector:
 
 
 @pytest.fixture
+def chdb() -> None:
+    """ClickHouse's engine. Its tests are left out where it has no library."""
+
+
+@pytest.fixture
 def make_collector(request: pytest.FixtureRequest) -> MakeCollector:
     """Make a Collector that does not run yet: of the same kind as ``collector``."""
     if Rotel.problem() is None:
@@ -63,11 +69,16 @@ def make_collector(request: pytest.FixtureRequest) -> MakeCollector:
     return lambda folder, http_port: Official(binary, folder, http_port)
 
 
+def problems() -> dict[str, str]:
+    """The fixtures whose server does not run here, each with the reason."""
+    found = {"rotel": Rotel.problem(), "chdb": clickhouse_problem()}
+    return {name: problem for name, problem in found.items() if problem}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of rotel where it does not run."""
-    if Rotel.problem() is None:
-        return
-    left_out = [item for item in items if "rotel" in getattr(item, "fixturenames", ())]
+    """Leave out the tests of a server that does not run here."""
+    names = problems().keys()
+    left_out = [item for item in items if names & getattr(item, "fixturenames", ())]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -75,8 +86,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests were left out."""
-    if problem := Rotel.problem():
-        terminalreporter.write_line(f"tests of rotel left out: it does not run here ({problem})")
+    for name, problem in problems().items():
+        terminalreporter.write_line(f"tests of {name} left out: it does not run here ({problem})")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import trustme
 import yaml
 
@@ -28,6 +29,8 @@ from tbot_otel import __version__
 from tbot_otel.connect import Report
 from tbot_otel.registry import SCHEMA_URL
 from tbot_otel.relay.batch import ReportBatch
+
+pytestmark = pytest.mark.usefixtures("chdb")
 
 DAY_SECONDS = 24 * 60 * 60
 COUNT_ROWS = """\

@@ -22,6 +22,7 @@ VIEW, *STATEMENTS = [
     part.strip() for block in BLOCKS for part in block.split(";\n") if part.strip()
 ]
 *QUERIES, FOLDED, DUPLICATE = STATEMENTS
+pytestmark = pytest.mark.usefixtures("chdb")
 SHAPE = Shape(2_000, kinds=300, days=5, duplicate=0.05)
 
 

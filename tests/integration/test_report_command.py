@@ -288,6 +288,8 @@ def run_in_terminal(words: list[str], **environ: str) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output.decode()
 
 
+# pty.fork is used where other threads may run: only exec follows in the child.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_terminal(file: Path) -> None:
     """There is color in a terminal only, and none with NO_COLOR; parquet is not written to it."""
     environ = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -40,6 +41,11 @@ class ClickHouse(NamedTuple):
         except urllib.error.HTTPError as error:
             with error:
                 raise AssertionError(error.read().decode()) from None
+
+
+def clickhouse_problem() -> str | None:
+    """The reason that the engine cannot run here, if there is one."""
+    return None if find_spec("chdb") else "it has no library for CPython 3.15"
 
 
 @contextlib.contextmanager

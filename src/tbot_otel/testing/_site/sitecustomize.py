@@ -34,7 +34,11 @@ HAS_THREAD_EVENTS = sys.version_info >= (3, 12)
 LOCAL_SOCKET_EVENTS = {"socket.gethostname", "socket.getservbyname", "socket.getservbyport"}
 SOCKET_FAMILIES = {1: "Unix", 2: "IPv4", 10: "IPv6"}
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-OWN_MODULES = {*sys.stdlib_module_names, "__main__", "__mp_main__", "tbot_otel"}
+# The interpreter's list lacks a module that traceback imports since Python 3.15.
+OWN_MODULES = {
+    *(*sys.stdlib_module_names, "_missing_stdlib_info"),
+    *("__main__", "__mp_main__", "tbot_otel"),
+}
 
 THREAD_END_TIMEOUT_SECONDS = 10.0
 """How long a thread that has ended for Python can take to end for the system."""
