@@ -5,26 +5,67 @@ method. No other value becomes an object, and no value is repeated in a message.
 the kinds of destinations (https://goteleport.com/docs/reference/machine-id/configuration/).
 """
 
+import base64
+import contextlib
 import os
 import re
+import stat
 from collections import deque
+from pathlib import Path
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tbot_otel.errors import TbotOtelError
+from tbot_otel.registry import START
 
 MAX_BYTES = 2**20
 """The largest file that is read."""
 MAX_DEPTH = 64
 """The deepest nesting of mappings and lists."""
-MAX_ALIASES = 64
+MAX_ALIASES = 1000
 """The most aliases in a file."""
+MAX_VISITS = 500_000
+"""The most keys and entries that are looked at, each time that an alias repeats them."""
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _KINDS = ("application", "database", "kubernetes")
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_JOIN_URI = re.compile(r"tbot\+(?:proxy|auth)\+([a-z0-9-]+)://")
+_JOIN_URI = re.compile(r"tbot\+(?:proxy|auth)\+([a-z0-9-]+)://", re.ASCII | re.IGNORECASE)
+# A method of a join URI has hyphens for underscores, or neither.
+_JOIN_METHODS = {
+    method.replace("_", ""): method
+    for attribute in START.attributes
+    if attribute.name == "tbot.join_type"
+    for method in attribute.values
+}
+_BOOL = "tag:yaml.org,2002:bool"
+_MERGE = "tag:yaml.org,2002:merge"
+_NULL = "tag:yaml.org,2002:null"
+_TEXT = "tag:yaml.org,2002:str"
+# tbot's parser, yaml.v3, takes YAML 1.2's booleans, and these texts of YAML 1.1, also quoted.
+_TEXT_FLAGS = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF"), False),
+}
+_FLAGS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+def like_yaml_v3(loader: type) -> type:
+    """Return a loader that resolves unquoted text as yaml.v3 does, where this module needs it."""
+    loader = type("_Loader", (loader,), {"yaml_implicit_resolvers": {}})
+    for tag, texts in (
+        (_BOOL, _FLAGS),
+        (_MERGE, ["<<"]),
+        (_NULL, ["", "~", "null", "Null", "NULL"]),
+    ):
+        pattern = re.compile(f"(?:{'|'.join(map(re.escape, texts))})\\Z")
+        loader.add_implicit_resolver(tag, pattern, None)  # type: ignore[attr-defined] # yaml's
+    return loader
+
+
+_Loader = like_yaml_v3(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 class BotConfigError(TbotOtelError):
@@ -43,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, object]:
     """Read the attributes of a start from a tbot.yaml.
 
     Args:
-        path: The file.
+        path: The file; ``-`` is standard input.
 
     Returns:
         The run mode, the join type and the counts, by the attributes' names. The join type is the
@@ -54,8 +95,32 @@ def read(path: str | os.PathLike[str]) -> dict[str, object]:
             deep, or has too many aliases; has another version; contradicts itself; or has a wrong
             type where this module reads it.
     """
-    file = _File(os.fspath(path))
-    fields = file.mapping(file.root(), "the file")
+    path = os.fspath(path)
+    place = "standard input" if path == "-" else path
+    try:
+        # A pipe could keep us waiting, and opening a device could start something.
+        kind = stat.S_IFREG if path == "-" else stat.S_IFMT(Path(path).stat().st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
+            raise BotConfigError(place, "expected a file, or - for standard input")
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            return parse(file.read(MAX_BYTES + 1), place)
+    except OSError as error:
+        raise BotConfigError(place, error.strerror or "cannot be read") from None
+
+
+def read_text(text: str, place: str) -> dict[str, object]:
+    """Read the attributes of a start from a tbot.yaml that a variable has, in base64 or plain."""
+    data = os.fsencode(text)
+    # A mapping has characters that base64 does not have.
+    with contextlib.suppress(ValueError):
+        data = base64.b64decode(b"".join(data.split()), validate=True)
+    return parse(data, place)
+
+
+def parse(data: bytes, place: str) -> dict[str, object]:
+    """Do as `read`, with the content of a file."""
+    file = _File(place)
+    fields = file.mapping(file.root(data), "the file")
     kinds = _destination_kinds(file, fields)
     counts = {kind: kinds.count(kind) for kind in ("other", *_KINDS)}
     return {
@@ -68,7 +133,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, object]:
 def _join_method(file: "_File", fields: dict[str, Node]) -> str:
     if uri := file.text(fields, "join_uri"):
         if match := _JOIN_URI.match(uri):
-            return match[1].replace("-", "_")
+            method = match[1].lower()
+            return _JOIN_METHODS.get(method.replace("-", ""), method.replace("-", "_"))
         raise file.error(fields["join_uri"], "join_uri: expected tbot+proxy+METHOD://TOKEN@ADDRESS")
     if _is_null(fields.get("onboarding")):
         return ""
@@ -78,7 +144,8 @@ def _join_method(file: "_File", fields: dict[str, Node]) -> str:
 def _destination_kinds(file: "_File", fields: dict[str, Node]) -> list[str]:
     version = file.text(fields, "version")
     if version == "v2":
-        entries = file.entries(fields, "outputs") + file.entries(fields, "services")
+        lists = [key for key in ("outputs", "services") if not _is_empty(fields.get(key))]
+        entries = [entry for key in lists for entry in file.entries(fields, key)]
         types = [entry.get("type") for _, entry in entries]
         return [
             node.value if isinstance(node, ScalarNode) and node.value in _KINDS else "other"
@@ -87,13 +154,15 @@ def _destination_kinds(file: "_File", fields: dict[str, Node]) -> list[str]:
     if version not in ("", "v1"):
         raise file.error(fields["version"], "version: expected v1 or v2")
     for key in ("outputs", "services"):
-        if key in fields:
+        if not _is_empty(fields.get(key)):
             raise file.error(fields[key], f"{key}: expected only in a file with version: v2")
     return [_v1_kind(file, *entry) for entry in file.entries(fields, "destinations")]
 
 
 def _v1_kind(file: "_File", node: Node, destination: dict[str, Node]) -> str:
     templates = destination.get("configs")
+    if isinstance(templates, SequenceNode):
+        file.visit(templates)
     template_names = [
         name
         for template in (templates.value if isinstance(templates, SequenceNode) else [])
@@ -123,37 +192,38 @@ def _v1_kind(file: "_File", node: Node, destination: dict[str, Node]) -> str:
 
 
 def _is_null(node: Node | None) -> bool:
-    return node is None or node.tag == "tag:yaml.org,2002:null"
+    return node is None or node.tag == _NULL
+
+
+def _is_empty(node: Node | None) -> bool:
+    """Return whether tbot takes a node for an empty list of outputs or services."""
+    return _is_null(node) or not node.value  # type: ignore[union-attr] # checked
 
 
 class _File:
-    """A YAML file as a tree of nodes, which have line numbers."""
+    """The first document of a YAML file, as a tree of nodes, which have line numbers."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._visits = 0
 
     def error(self, where: object, problem: str) -> BotConfigError:
         """Return an error at the line of a node or mark."""
         mark = getattr(where, "start_mark", where)
         # libyaml's marks have another class.
         line = getattr(mark, "line", None)
-        return BotConfigError(self._path if line is None else f"{self._path}:{line + 1}", problem)
+        return BotConfigError(self._place if line is None else f"{self._place}:{line + 1}", problem)
 
-    def root(self) -> Node:
-        try:
-            with open(self._path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise self.error(None, error.strerror or "cannot be read") from None
+    def root(self, data: bytes) -> Node:
         if len(data) > MAX_BYTES:
             raise self.error(None, f"expected at most {MAX_BYTES} bytes")
         try:
             self._check_limits(data)
-            root = yaml.compose(data, Loader=_Loader)
+            root = next(yaml.compose_all(data, Loader=_Loader), None)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             mark = getattr(error, "problem_mark", None)
             # The parser's own message repeats text of the file.
-            raise self.error(mark, "expected one YAML document") from None
+            raise self.error(mark, "not valid YAML") from None
         if root is None:
             raise self.error(None, "the file: expected a mapping")
         return root
@@ -165,11 +235,19 @@ class _File:
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
+            elif isinstance(event, yaml.DocumentEndEvent):
+                return
             aliases += isinstance(event, yaml.AliasEvent)
             if depth > MAX_DEPTH:
                 raise self.error(event, f"expected at most {MAX_DEPTH} levels of nesting")
             if aliases > MAX_ALIASES:
                 raise self.error(event, f"expected at most {MAX_ALIASES} aliases")
+
+    def visit(self, node: Node) -> None:
+        """Count a mapping's keys or a list's entries, since aliases can repeat long ones."""
+        self._visits += 1 + len(node.value)
+        if self._visits > MAX_VISITS:
+            raise self.error(node, f"expected at most {MAX_VISITS} keys and entries")
 
     def mapping(self, node: Node, name: str) -> dict[str, Node]:
         """Return a mapping's fields, including merged ones (``<<``)."""
@@ -183,10 +261,14 @@ class _File:
             if not isinstance(source, MappingNode) or source in seen:
                 continue
             seen.add(source)
+            self.visit(source)
             own: set[str] = set()
             for key, value in source.value:
-                if key.tag == "tag:yaml.org,2002:merge":
-                    merged = value.value if isinstance(value, SequenceNode) else [value]
+                if key.tag == _MERGE:
+                    merged = [value]
+                    if isinstance(value, SequenceNode):
+                        self.visit(value)
+                        merged = value.value
                     sources.extendleft(reversed(merged))
                 elif isinstance(key, ScalarNode):
                     if key.value in own:
@@ -218,7 +300,8 @@ class _File:
         node = fields.get(name)
         if node is None or _is_null(node):
             return False
-        flag = _FLAGS.get(node.value.lower()) if isinstance(node, ScalarNode) else None
-        if flag is None or node.tag != "tag:yaml.org,2002:bool":
+        texts = _FLAGS if node.tag == _BOOL else _TEXT_FLAGS
+        flag = texts.get(node.value) if isinstance(node, ScalarNode) else None
+        if flag is None or node.tag not in (_BOOL, _TEXT):
             raise self.error(node, f"{name}: expected true or false")
         return flag
