@@ -67,7 +67,10 @@ def test_module_and_command(words: str, status: int) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *("preview --oneshot --tbot-version 18.3.0", "preview --tbot-version 18.3.0 --json"),
+        *(
+            "preview --oneshot --tbot-version 18.3.0",
+            "preview --daemon --tbot-version 18.3.0 --json",
+        ),
         *("events", "events --json"),
     ],
 )
@@ -86,7 +89,10 @@ def test_closed_pipe(words: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *("preview --tbot-version 18.3.0", "preview --tbot-version 18.3.0 --json"),
+        *(
+            "preview --daemon --tbot-version 18.3.0",
+            "preview --daemon --tbot-version 18.3.0 --json",
+        ),
         *("events", "events --json", "events --diff 0.1.0", "status", "status --json"),
         "completion bash",
     ],
@@ -327,11 +333,48 @@ def test_tbot_that_does_not_run(
     assert record_attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
 
 
-def test_tbot_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("script", "version"),
+    [
+        ("while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", "_OTHER"),
+        ("exec cat /dev/zero", "_OTHER"),
+        ("echo Teleport v18.3.0 git:; exec sleep 600", "18.3.0"),
+        ("echo Teleport v18.3.0 git:; exec cat /dev/zero", "18.3.0"),
+        ("sleep 600 & echo $! >$0.pid; echo Teleport v18.3.0", "18.3.0"),
+        ("sleep 600 & echo $! >$0.pid; printf 'Teleport v18.3.0'", "18.3.0"),
+        ("sleep 600 & echo $! >$0.pid", "_OTHER"),
+        ("exec >&-; exec sleep 600", "_OTHER"),
+    ],
+)
+def test_tbot_version_without_an_end(
+    script: str,
+    version: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A `tbot version` that hangs is killed."""
-    script = 'echo $$ > "$0.pid"; exec sleep 600'
+    """Output without an end, and a pipe that another process keeps, are not waited for."""
+    path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(_start_options, "_TBOT_VERSION_TIMEOUT_SECONDS", 3600.0)
+    assert main(["preview", "--daemon", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert record_attributes(printed.out)["tbot.version"] == version
+    assert len(printed.err.splitlines()) == (version == "_OTHER")
+    pid = tmp_path / "tbot.pid"
+    if pid.exists():
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("dribble", ["", "while :; do echo; sleep 0.01; done"])
+def test_tbot_version_that_takes_too_long(
+    dribble: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A `tbot version` that prints nothing of use is killed in time."""
+    script = f'echo $$ >"$0.pid"; {dribble or "exec sleep 600"}'
     path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
     monkeypatch.setattr(_start_options, "_TBOT_VERSION_TIMEOUT_SECONDS", 3.0)
@@ -471,7 +514,7 @@ SOCKET_AUDIT_SCRIPT = """
 import sys
 sys.addaudithook(lambda event, _: event.startswith("socket.") and print(event, file=sys.stderr))
 from tbot_otel.cli import main
-sys.exit(main(["preview", "--json", "--tbot-version=18.3.0"]))
+sys.exit(main(["preview", "--json", "--daemon", "--tbot-version=18.3.0"]))
 """
 
 

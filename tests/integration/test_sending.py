@@ -220,7 +220,7 @@ def test_emit_unobserved(credential_provider: dict[str, str]) -> None:
     """Emit exits with 0, and says that the response was not observed."""
     with HTTPStandin(Response()) as collector:
         done = run_python(
-            *("-m", "tbot_otel", "emit", "--tbot-version=18.3.0"),
+            *("-m", "tbot_otel", "emit", "--daemon", "--tbot-version=18.3.0"),
             timeout=60,
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             **credential_provider,

@@ -304,11 +304,11 @@ def test_every_option(
         assert launcher._open("--log", str(trap)) is None
         assert capfd.readouterr().err == f"tbot-otel run: --log: {PREPARED}\n"
     elif option == "emit --record":
-        main(["emit", "--tbot-version=18.3.0", "--record", str(trap)])
+        main(["emit", "--daemon", "--tbot-version=18.3.0", "--record", str(trap)])
         assert capfd.readouterr().err.startswith(f"tbot-otel: --record: {PREPARED}\n")
     else:
         with pytest.raises(SystemExit, match="2"):
-            main(["preview", "--tbot-version=18.3.0", "-o", str(trap)])
+            main(["preview", "--daemon", "--tbot-version=18.3.0", "-o", str(trap)])
         assert capfd.readouterr().err == f"tbot-otel preview: {trap}: {PREPARED}\n"
     assert victim.read_text() == "old"
 

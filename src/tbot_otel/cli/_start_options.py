@@ -14,19 +14,30 @@ from tbot_otel.registry import OTHER, START
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import IO
 
     from tbot_otel.cli._parser import Parser
 
 HELPER_VARIABLE = "_TBOT_TELEMETRY_HELPER"
 HELPER_VERSION_VARIABLE = "_TBOT_TELEMETRY_HELPER_VERSION"
 
+CONFIG_PATH_VARIABLE = "TBOT_CONFIG_PATH"
+CONFIG_VARIABLE = "TBOT_CONFIG"
+
 _TBOT_VERSION_TIMEOUT_SECONDS = 5.0
+_MAX_TBOT_VERSION_BYTES = 65_536
+_TBOT_VERSION = re.compile(rb"^Teleport (?:[A-Za-z]+ )?v(\S+)\s", re.MULTILINE)
 _ATTRIBUTES = {attribute.name: attribute for attribute in START.attributes}
 
 
 def configure(parser: "Parser") -> None:
     """Add the options. Options win over the file."""
-    parser.add_argument("--config", metavar="FILE", help="the tbot.yaml to read (version 1 or 2)")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the tbot.yaml to read, of version 1 or 2; - is standard input. By default, "
+        f"{CONFIG_PATH_VARIABLE} names it, or {CONFIG_VARIABLE} has its content",
+    )
     modes = parser.add_mutually_exclusive_group()
     for option, mode, brief in (
         ("--oneshot", "one-shot", "tbot runs once"),
@@ -44,9 +55,14 @@ def configure(parser: "Parser") -> None:
         ),
     ):
         parser.add_argument(option, dest=name, type=_checked(name), metavar="TEXT", help=brief)
+    counts = parser.add_argument_group(
+        "numbers of configured destinations",
+        "As in tbot, kubernetes/v2, kubernetes/argo-cd, tunnels, application-proxy and\n"
+        "every identity count as other.",
+    )
     for kind in ("other", "database", "kubernetes", "application"):
         name = f"tbot.destinations_{kind}"
-        parser.add_argument(
+        counts.add_argument(
             f"--destinations-{kind}",
             dest=name,
             type=_checked(name),
@@ -86,21 +102,20 @@ def read(options: argparse.Namespace) -> tuple[StartEvent, list[str]]:
     Raises:
         BotConfigError: The file cannot be read or counted.
     """
-    attributes: dict[str, object] = {"tbot.run_mode": "daemon"}
-    if options.config is not None:
-        from tbot_otel.cli import _bot_config
-
-        attributes.update(_bot_config.read(options.config))
     given = {name: getattr(options, name, None) for name in _ATTRIBUTES}
-    attributes.update({name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    lines = []
+    configuration = _read_configuration(options.config)
+    if configuration is None and given.keys() <= {"tbot.version"}:
+        lines.append("no configuration was read; --config names a tbot.yaml")
+    attributes = {"tbot.run_mode": "daemon"} | (configuration or {}) | given | helper_attributes()
     problem = ""
     if "tbot.version" not in attributes:
         attributes["tbot.version"], problem = _find_tbot_version()
-    attributes.update(helper_attributes())
     decision = decide(START.name, attributes, options.allowed_helpers)
     if isinstance(decision, Refused):
         raise InvalidEventError(str(decision.attribute), decision.reason.value)
-    lines = [
+    lines += [
         f"tbot.version: {problem}; --tbot-version gives it"
         if name == "tbot.version" and problem
         else f"{name or 'an attribute'}: {describe_reason(name, reason)}"
@@ -109,27 +124,62 @@ def read(options: argparse.Namespace) -> tuple[StartEvent, list[str]]:
     return StartEvent.from_attributes(decision.attributes), lines
 
 
+def _read_configuration(path: str | None) -> dict[str, object] | None:
+    """Read the tbot.yaml that the option or a variable of tbot's names; None if none does."""
+    path = path or os.environ.get(CONFIG_PATH_VARIABLE)
+    text = os.environ.get(CONFIG_VARIABLE)
+    if not path and not text:
+        return None
+    from tbot_otel.cli import _bot_config
+
+    return _bot_config.read(path) if path else _bot_config.read_text(text or "", CONFIG_VARIABLE)
+
+
 def _find_tbot_version() -> tuple[str, str]:
     """Return the version that `tbot version` prints; if it prints none, an empty one and why."""
     import shutil
-    import subprocess
 
     tbot = shutil.which("tbot")
     if tbot is None:
         return "", "tbot was not found on PATH"
-    output = ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        output = subprocess.run(
-            [tbot, "version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_TBOT_VERSION_TIMEOUT_SECONDS,
-            check=False,
-        ).stdout
-    match = re.search(r"^Teleport (?:[A-Za-z]+ )?v(\S+)", output, re.MULTILINE)
-    return (match[1], "") if match else ("", "`tbot version` printed no version")
+    version = None
+    with contextlib.suppress(OSError):
+        version = _run_tbot_version(tbot)
+    return (version, "") if version else ("", "`tbot version` printed no version")
+
+
+def _run_tbot_version(tbot: str) -> str | None:
+    """Run `tbot version` until it has printed a version, has exited, or takes too long."""
+    import select
+    import subprocess
+    import time
+
+    with subprocess.Popen(
+        [tbot, "version"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    ) as process:
+        pipe: IO[bytes] = process.stdout  # type: ignore[assignment] # it is a pipe
+        output, match = b"", None
+        deadline = time.monotonic() + _TBOT_VERSION_TIMEOUT_SECONDS
+        try:
+            while (
+                not match and len(output) < _MAX_TBOT_VERSION_BYTES and time.monotonic() < deadline
+            ):
+                # A process that it left behind can keep the pipe open.
+                exited = process.poll() is not None
+                ready = select.select([pipe], [], [], 0 if exited else 0.05)[0]
+                chunk = pipe.read(_MAX_TBOT_VERSION_BYTES) if ready else b""
+                is_complete = not chunk and (exited or ready)
+                output += b"\n" if is_complete else chunk
+                match = _TBOT_VERSION.search(output)
+                if is_complete:
+                    break
+        finally:
+            process.kill()
+    return match[1].decode("utf-8", "replace") if match else None
 
 
 def describe_reason(name: str | None, reason: Reason) -> str:

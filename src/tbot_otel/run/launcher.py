@@ -9,7 +9,6 @@ import os
 import sys
 import time
 
-from tbot_otel import streams
 from tbot_otel.consent import OPT_IN, Consent, OptInSampler
 from tbot_otel.otlp import environment
 
@@ -109,10 +108,12 @@ def write_line(line: str) -> None:
     try:
         import select
 
+        from tbot_otel.streams import printable
+
         # Not through sys.stderr: it would retry a failed write at exit and change the exit status.
         # (On Windows, select does not take files, and no command is started.)
         if sys.stderr is not None and (os.name == "nt" or select.select([], [2], [], 0)[1]):
-            os.write(2, f"tbot-otel run: {streams.printable(line)}\n".encode())
+            os.write(2, f"tbot-otel run: {printable(line)}\n".encode())
     except Exception:  # noqa: BLE001, S110 - the command must start
         pass
 

@@ -909,7 +909,7 @@ def test_changed_options(
     words: str, changes: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An option's value that policy changes is changed, and a line says so."""
-    assert main(["preview", "--json", "--tbot-version=18.3.0", words]) == 0
+    assert main(["preview", "--json", "--daemon", "--tbot-version=18.3.0", words]) == 0
     printed = capsys.readouterr()
     assert printed.err == f"tbot-otel: {line}\n"
     given = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0"}
@@ -922,7 +922,7 @@ def test_allow_helper(
 ) -> None:
     """A helper's name leaves if an option allows it."""
     monkeypatch.setenv(HELPER, "acme-deploy")
-    assert main(["preview", "--json", "--tbot-version=18.3.0", *words]) == 0
+    assert main(["preview", "--json", "--daemon", "--tbot-version=18.3.0", *words]) == 0
     printed = capsys.readouterr()
     allowed = words[-1].endswith("acme-deploy")
     attributes = record_attributes(printed.out)
@@ -946,7 +946,7 @@ def test_helper_that_cannot_be_allowed(
 def test_without_tbot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without tbot on PATH, a line says how to give its version."""
     monkeypatch.setenv("PATH", "")
-    assert main(["preview", "--json"]) == 0
+    assert main(["preview", "--json", "--daemon"]) == 0
     printed = capsys.readouterr()
     line = "tbot-otel: tbot.version: tbot was not found on PATH; --tbot-version gives it\n"
     assert printed.err == line
@@ -995,7 +995,7 @@ def test_emit_that_sends_nothing(
     """One line says why nothing was sent."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    assert main(["emit", "--tbot-version=18.3.0"]) == status
+    assert main(["emit", "--daemon", "--tbot-version=18.3.0"]) == status
     assert capsys.readouterr() == ("", f"tbot-otel: {line}\n")
 
 
@@ -1017,7 +1017,7 @@ def test_preview_needs_no_consent(
     sessions = set()
     for consent in ("", "0", "1"):
         monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", consent)
-        assert main(["preview", "--json", "--tbot-version=18.3.0"]) == 0
+        assert main(["preview", "--json", "--daemon", "--tbot-version=18.3.0"]) == 0
         printed = capsys.readouterr()
         assert printed.err == ""
         (logs,) = json.loads(printed.out)["resourceLogs"]
@@ -1096,19 +1096,19 @@ def test_preview_to_a_file(option: str, tmp_path: Path, capsys: pytest.CaptureFi
     """The preview is written to a file, and not to standard output, in the form that was chosen."""
     file = tmp_path / "preview.json"
     file.write_text("old content" * 1000)
-    assert main(["preview", "--json", "--tbot-version=18.3.0", option, str(file)]) == 0
+    assert main(["preview", "--json", "--daemon", "--tbot-version=18.3.0", option, str(file)]) == 0
     assert capsys.readouterr() == ("", "")
     text = file.read_text()
     assert text.endswith("}\n")
     assert record_attributes(text)["tbot.version"] == "18.3.0"
-    assert main(["preview", "--tbot-version=18.3.0", option, str(file)]) == 0
+    assert main(["preview", "--daemon", "--tbot-version=18.3.0", option, str(file)]) == 0
     assert capsys.readouterr() == ("", "")
     assert "\n     -> tbot.version: Str(18.3.0)\n" in file.read_text()
 
 
 def test_preview_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that cannot be written is a usage error."""
-    assert exit_status("preview", "--tbot-version=18.3.0", "-o", str(tmp_path)) == 2
+    assert exit_status("preview", "--daemon", "-o", str(tmp_path), "--tbot-version=18.3.0") == 2
     assert capsys.readouterr() == ("", f"tbot-otel preview: {tmp_path}: Is a directory\n")
 
 
@@ -1116,7 +1116,7 @@ def test_preview_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     "words",
     [
         ["preview", "--config"],
-        ["preview", "--tbot-version=18.3.0", "--output"],
+        ["preview", "--daemon", "--tbot-version=18.3.0", "--output"],
         ["events", "--weaver"],
     ],
     ids=str,
