@@ -28,3 +28,8 @@ class InvalidEventError(TbotOtelError, ValueError):
 
 class ExporterConfigurationError(TbotOtelError):
     """An OTLP exporter cannot be built from its arguments and variables."""
+
+
+def missing_extra(name: str) -> str:
+    """Return the problem that an extra of this package is not installed."""
+    return f"needs the extra {name!r}: pip install 'tbot-otel[{name}]'"

@@ -161,14 +161,23 @@ def test_own_address(option: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "consent", [{}, {"TELEPORT_ANONYMOUS_TELEMETRY": "0"}, {**OPT_IN, "DO_NOT_TRACK": "1"}], ids=str
+    ("consent", "reason"),
+    [
+        ({}, "TELEPORT_ANONYMOUS_TELEMETRY is not set"),
+        ({"TELEPORT_ANONYMOUS_TELEMETRY": "0"}, "TELEPORT_ANONYMOUS_TELEMETRY opts out"),
+        ({**OPT_IN, "DO_NOT_TRACK": "1"}, "DO_NOT_TRACK asks not to be tracked"),
+    ],
+    ids=str,
 )
-def test_own_address_without_consent(consent: dict[str, str], tmp_path: Path) -> None:
-    """Without consent, the command is started, and nothing else happens."""
-    options = ("--dry-run", "--record", str(tmp_path / "sent.jsonl"))
+def test_own_address_without_consent(consent: dict[str, str], reason: str, tmp_path: Path) -> None:
+    """Without consent, the command is started. A dry run says why it has nothing to show."""
+    record = ("--record", str(tmp_path / "sent.jsonl"))
     environ = {**consent, ADDRESS_VARIABLE: "http://127.0.0.1:9"}
-    done = run_python(*RUN, *options, "--", "echo", "started", timeout=60, **environ)
+    done = run_python(*RUN, *record, "--", "echo", "started", timeout=60, **environ)
     assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
+    done = run_python(*RUN, *record, "--dry-run", "--", "echo", "started", timeout=60, **environ)
+    assert (done.returncode, done.stdout) == (0, "started\n")
+    assert done.stderr == f"tbot-otel run: --dry-run has nothing to show: {reason}\n"
     assert not [*tmp_path.iterdir()]
 
 

@@ -952,5 +952,5 @@ def test_missing_extra(missing: str) -> None:
     listen = f"127.0.0.1:{free_port()}"
     script = f"import sys; sys.modules[{missing!r}] = None\n{MAIN_SCRIPT}"
     done = run_python("-c", script, "relay", "--listen", listen, timeout=60, **ENDPOINT)
-    problem = "tbot-otel relay: expected the extra: pip install 'tbot-otel[relay]'\n"
+    problem = "tbot-otel relay: needs the extra 'relay': pip install 'tbot-otel[relay]'\n"
     assert (done.returncode, done.stderr) == (2, problem)

@@ -139,7 +139,7 @@ def test_missing_extra(file: Path) -> None:
         "sys.exit(main(['report', *sys.argv[1:]]))"
     )
     done = run_python("-c", script, str(file))
-    expected = "tbot-otel report: expected the extra: pip install 'tbot-otel[report]'\n"
+    expected = "tbot-otel report: needs the extra 'report': pip install 'tbot-otel[report]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 

@@ -978,7 +978,7 @@ def test_log_cannot_be_written(name: str, tmp_path: Path) -> None:
 
 
 PRINT_VARIABLES = ("sh", "-c", f'echo "${OPT_IN} ${ADDRESS_VARIABLE}"; exit 7')
-MISSING_EXTRA = f"{NO_REPORT}expected the extra: pip install 'tbot-otel[run]'\n"
+MISSING_EXTRA = f"{NO_REPORT}needs the extra 'run': pip install 'tbot-otel[run]'\n"
 OWN_ADDRESS = "http://127.0.0.1:9/own"
 UNSUPPORTED = f"{NO_REPORT}protocol: expected http/protobuf or grpc\n"
 EXPORTERS = "opentelemetry.exporter.otlp.proto"

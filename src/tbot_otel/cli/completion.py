@@ -18,19 +18,12 @@ import argparse
 from importlib import import_module
 
 from tbot_otel import cli
+from tbot_otel.cli import run as run_command
 from tbot_otel.cli._output import write
 from tbot_otel.cli._parser import Parser
-from tbot_otel.errors import TbotOtelError
+from tbot_otel.errors import TbotOtelError, missing_extra
 
 SHELLS = ("bash", "zsh", "fish")
-
-# `run` parses its words itself, because every start of tbot would wait for argparse.
-_RUN_OPTIONS = {
-    "--log": ("FILE", "append the outcome of the report to FILE"),
-    "--record": ("FILE", "append what is sent to FILE"),
-    "--dry-run": (None, "respond to tbot, but send nothing"),
-    "--allow-helper": ("NAME", "let the name of this helper leave"),
-}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         import shtab
     except ModuleNotFoundError:
-        raise TbotOtelError("expected the extra: pip install 'tbot-otel[completion]'") from None
+        raise TbotOtelError(missing_extra("completion")) from None
     write(shtab.complete(_all_commands(), options.shell))
     return 0
 
@@ -66,7 +59,8 @@ def _all_commands() -> Parser:
     for name, brief in cli.COMMANDS.items():
         parser = commands.add_parser(name, help=brief, description=brief)
         if name == "run":
-            for option, (metavar, text) in _RUN_OPTIONS.items():
+            # It parses its words itself, because every start of tbot would wait for argparse.
+            for option, (metavar, text) in run_command.OPTIONS.items():
                 if metavar:
                     parser.add_argument(option, metavar=metavar, help=text)
                 else:

@@ -2,7 +2,7 @@
 
 TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS tells a tbot where to report. A tbot does
 so only if its own user opted in with TELEPORT_ANONYMOUS_TELEMETRY, so the relay
-asks for no consent of its own. It needs an extra:
+asks for no consent of its own. It needs the extra:
 pip install 'tbot-otel[relay]'.
 
 Examples:
@@ -18,6 +18,7 @@ import os
 import re
 
 from tbot_otel.cli._parser import OptionError, number_up_to
+from tbot_otel.errors import missing_extra
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def find_problem() -> str | None:
             "a credential provider's session hides them"
         )
     if not all(map(find_spec, _REQUIRED_MODULES)):
-        return "expected the extra: pip install 'tbot-otel[relay]'"
+        return missing_extra("relay")
     return None
 
 

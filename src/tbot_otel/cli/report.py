@@ -31,6 +31,7 @@ from pathlib import Path
 
 from tbot_otel.cli._output import write_message
 from tbot_otel.cli._parser import OptionError, number_up_to
+from tbot_otel.errors import missing_extra
 from tbot_otel.streams import printable
 
 TYPE_CHECKING = False
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     from importlib.util import find_spec
 
     if not all(map(find_spec, _REQUIRED_MODULES)):
-        raise OptionError("expected the extra: pip install 'tbot-otel[report]'")
+        raise OptionError(missing_extra("report"))
     if options.since and options.until and options.since >= options.until:
         raise OptionError("--since, --until: expected an earlier day for --since")
     if options.output is None and sys.stdout is None:

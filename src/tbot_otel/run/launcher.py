@@ -10,6 +10,7 @@ import sys
 import time
 
 from tbot_otel.consent import OPT_IN, Consent, OptInSampler
+from tbot_otel.errors import missing_extra
 from tbot_otel.otlp import environment
 
 TYPE_CHECKING = False
@@ -81,6 +82,8 @@ def launch(command: list[str], options: Options) -> int:
         _restore_locale()
         consent = OptInSampler().should_sample()
         told, reason = decide(consent)
+        if options.dry_run and not consent:
+            write_line(f"--dry-run has nothing to show: {reason}")
         if told == ADDRESS:
             _start_forwarder(options)
             forwarding = True
@@ -167,7 +170,7 @@ def _find_problem() -> str | None:
         return "expected Linux or macOS"
     for name in _REQUIRED_MODULES:
         if not _is_installed(name):
-            return "expected the extra: pip install 'tbot-otel[run]'"
+            return missing_extra("run")
     protocol = environment.protocol()
     module = environment.EXPORTER_MODULES.get(protocol)
     if module is None:

@@ -727,14 +727,14 @@ def test_status_shows_no_secret(
             launcher,
             "waitress",
             (
-                "run:        does not forward, expected the extra: pip install 'tbot-otel[run]'; "
-                "tells tbot TELEPORT_ANONYMOUS_TELEMETRY=0"
+                "run:        does not forward, needs the extra 'run': "
+                "pip install 'tbot-otel[run]'; tells tbot TELEPORT_ANONYMOUS_TELEMETRY=0"
             ),
         ),
         (
             relay,
             "granian",
-            "relay:      cannot start, expected the extra: pip install 'tbot-otel[relay]'",
+            "relay:      cannot start, needs the extra 'relay': pip install 'tbot-otel[relay]'",
         ),
     ],
     ids=["run", "relay"],

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tbot_otel.cli import COMMANDS, completion, main, run
+from tbot_otel.cli import COMMANDS, completion, main
 
 
 def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -37,14 +37,6 @@ def test_script_has_every_command_and_option(
     ] == []
 
 
-def test_options_of_run() -> None:
-    """The options of run are those that it parses."""
-    parsed = {*re.findall(r"^  (?:-h, )?(--[a-z-]+)", run.HELP, re.MULTILINE)} - {"--help"}
-    assert {*completion._RUN_OPTIONS} == parsed
-    for option, (metavar, _) in completion._RUN_OPTIONS.items():
-        assert f"{option} {metavar} " in run.HELP if metavar else f"{option}  " in run.HELP
-
-
 def test_without_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,7 +44,9 @@ def test_without_the_extra(
     monkeypatch.setitem(sys.modules, "shtab", None)
     with pytest.raises(SystemExit, match="2"):
         main(["completion", "bash"])
-    line = "tbot-otel completion: expected the extra: pip install 'tbot-otel[completion]'\n"
+    line = (
+        "tbot-otel completion: needs the extra 'completion': pip install 'tbot-otel[completion]'\n"
+    )
     assert capsys.readouterr() == ("", line)
 
 
