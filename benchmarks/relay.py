@@ -26,10 +26,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.agent import build_request  # noqa: E402 - found by the line above
 from support.collectors import Official, build_official  # noqa: E402 - as above
 from support.processes import free_port, running_server  # noqa: E402 - as above
-from tbot_otel import Session, StartEvent  # noqa: E402 - as above
 from tbot_otel.connect import PATH  # noqa: E402 - as above
-from tbot_otel.pipeline.record import start_record, to_readable  # noqa: E402 - as above
+from tbot_otel.pipeline.record import PermittedRecord  # noqa: E402 - as above
+from tbot_otel.policy import Permitted, decide  # noqa: E402 - as above
+from tbot_otel.session import Start  # noqa: E402 - as above
 
+EVENT = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0", "tbot.join_type": "github"}
 RUN_SECONDS = 4
 WORKERS = 2
 CLIENT_COUNTS = (32, 256, 2048)
@@ -185,9 +187,9 @@ def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
     """Measure, and yield the rows of the page."""
     call, record = folder / "call", folder / "record"
     call.write_bytes(build_request(SESSION, oneshot=False).to_binary())
-    event = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
-    session = Session.from_report(SESSION, time.time_ns())
-    batch = [to_readable(start_record(event, session))]
+    permitted = decide("tbot.start", EVENT)
+    assert isinstance(permitted, Permitted)  # noqa: S101 - for the type checker
+    batch = [PermittedRecord(permitted, Start(SESSION))]
     record.write_bytes(encode_logs(batch).SerializeToString())
 
     def direct(clients: int) -> Load:

@@ -31,12 +31,11 @@ from support.agent import AGENT_PATH  # noqa: E402 - found by the line above
 from support.collectors import Official, build_official  # noqa: E402 - as above
 from support.processes import free_port  # noqa: E402 - as above
 from support.standins import silent_port  # noqa: E402 - as above
-from tbot_otel import (  # noqa: E402 - as above
-    Session,
-    StartEvent,
-)
-from tbot_otel.pipeline.record import start_record, to_readable  # noqa: E402 - as above
+from tbot_otel.pipeline.record import PermittedRecord  # noqa: E402 - as above
+from tbot_otel.policy import Permitted, decide  # noqa: E402 - as above
+from tbot_otel.session import Start  # noqa: E402 - as above
 
+EVENT = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0", "tbot.join_type": "github"}
 PROTOCOLS = ("http/protobuf", "grpc")
 MAX_EXIT_RUNS = 5
 MAX_LAUNCH_RUNS = 20
@@ -49,7 +48,6 @@ COMMAND = str(Path(sysconfig.get_path("scripts")) / "tbot-otel")
 START = str(HERE / "start.py")
 PLAIN = str(HERE / "plain_sdk.py")
 CALL = str(HERE / "call.py")
-BATCH = str(HERE / "batch.py")
 REPORT = str(HERE / "report.py")
 # A tbot that reports its start and keeps running.
 DAEMON = (AGENT_PATH, "--daemon", "--work", str(MEMORY_CHECK_SECONDS + 2))
@@ -287,23 +285,6 @@ def measure_exits(bench: Bench) -> Iterator[str]:
             yield row(what, "plain SDK", sides, seconds=2.3)
 
 
-def measure_batches(bench: Bench) -> Iterator[str]:
-    """The exporter's own work on a record."""
-    for sessions, origin, goal in (
-        ("one", "the process's own session", 0.5),
-        ("many", "as many sessions", 0.6),
-    ):
-        ours, theirs = bench.by_turns(
-            (BATCH, "ours", sessions),
-            (BATCH, "theirs", sessions),
-            environ={"TELEPORT_ANONYMOUS_TELEMETRY": "1"},
-        )
-        for side in (ours, theirs):
-            side[:] = [sample._replace(seconds=float(sample.output)) for sample in side]
-        what = f"exporter's own work, a record of 512 of {origin}"
-        yield row(what, "OTLP encoding of the batch as received", (ours, theirs), ratio=goal)
-
-
 def measure_launches(bench: Bench) -> Iterator[str]:
     """The cost of `tbot-otel run` for the start of a command."""
     words = (COMMAND, "run", "--", "true")
@@ -323,10 +304,10 @@ def measure_launches(bench: Bench) -> Iterator[str]:
 
 def measure_responses(bench: Bench) -> Iterator[str]:
     """The time until tbot gets its response."""
-    session = Session.from_report("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", time.time_ns())
-    event = StartEvent(run_mode="daemon", version="18.3.0", join_type="github")
+    permitted = decide("tbot.start", EVENT)
+    assert isinstance(permitted, Permitted)  # noqa: S101 - for the type checker
     record = Path(bench.folder) / "record"
-    record.write_bytes(encode_logs([to_readable(start_record(event, session))]).SerializeToString())
+    record.write_bytes(encode_logs([PermittedRecord(permitted, Start())]).SerializeToString())
     port = str(bench.healthy.http_port)
     cold: list[Sample] = []
     imported: list[Sample] = []
@@ -392,7 +373,6 @@ BENCHMARKS = {
     "call": measure_calls,
     "start": measure_starts,
     "exit": measure_exits,
-    "batch": measure_batches,
     "run": measure_launches,
     "response": measure_responses,
     "memory-left": measure_memory_left,

@@ -6,12 +6,12 @@ from tbot_otel.registry import START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, NoReturn
+    from typing import Any, Literal, NoReturn
 
     from tbot_otel.registry import Attribute
 
-_ATTRIBUTES = {attribute.name: attribute for attribute in START.attributes}
+# The fields of `StartEvent`, by the names of its arguments.
+_FIELDS = {attribute.name.removeprefix("tbot."): attribute for attribute in START.attributes}
 
 
 class StartEvent:
@@ -33,25 +33,14 @@ class StartEvent:
         destinations_application: Configured application destinations.
 
     Attributes:
-        changes: What was changed or left out: the attribute, and the reason.
+        changes: What was changed or left out: the attribute's name, and the reason.
 
     Raises:
         TypeError: An argument is missing or has the wrong type.
         InvalidEventError: A count is negative.
     """
 
-    __slots__ = (
-        "changes",
-        "destinations_application",
-        "destinations_database",
-        "destinations_kubernetes",
-        "destinations_other",
-        "helper",
-        "helper_version",
-        "join_type",
-        "run_mode",
-        "version",
-    )
+    __slots__ = (*_FIELDS, "changes")
 
     run_mode: str
     version: str
@@ -62,12 +51,12 @@ class StartEvent:
     destinations_database: int
     destinations_kubernetes: int
     destinations_application: int
-    changes: tuple[tuple[str, Reason], ...]
+    changes: tuple[tuple[str | None, Reason], ...]
 
     def __init__(
         self,
         *,
-        run_mode: str,
+        run_mode: "Literal['one-shot', 'daemon']",
         version: str,
         join_type: str = "",
         helper: str | None = None,
@@ -77,42 +66,26 @@ class StartEvent:
         destinations_kubernetes: int = 0,
         destinations_application: int = 0,
     ) -> None:
-        values = {
-            "run_mode": run_mode,
-            "version": version,
-            "join_type": join_type,
-            "helper": helper,
-            "helper_version": helper_version,
-            "destinations_other": destinations_other,
-            "destinations_database": destinations_database,
-            "destinations_kubernetes": destinations_kubernetes,
-            "destinations_application": destinations_application,
-        }
-        for field, value in values.items():
-            _check_type(_ATTRIBUTES[f"tbot.{field}"], value)
-        given = {f"tbot.{field}": value for field, value in values.items()}
+        arguments = locals()
+        given = {attribute.name: arguments[field] for field, attribute in _FIELDS.items()}
+        for attribute in START.attributes:
+            _check_type(attribute, given[attribute.name])
         decision = decide(START.name, given, allowed_helpers=(helper,) if helper else ())
         if isinstance(decision, Refused):
             name = str(decision.attribute)
-            raise InvalidEventError(name, _ATTRIBUTES[name].expected)
-        for field in values:
-            object.__setattr__(self, field, decision.attributes.get(f"tbot.{field}"))
-        changes = tuple((name, reason) for name, reason in decision.changes if name in given)
-        object.__setattr__(self, "changes", changes)
-
-    @classmethod
-    def from_attributes(cls, attributes: "Mapping[str, str | int]") -> "StartEvent":
-        """Return the start with these attributes, which are named as in the registry."""
-        fields: dict[str, Any] = {
-            name.removeprefix("tbot."): value for name, value in attributes.items()
-        }
-        return cls(**{field: value for field, value in fields.items() if field in _FIELDS})
+            raise InvalidEventError(name, _FIELDS[name.removeprefix("tbot.")].expected)
+        for field, attribute in _FIELDS.items():
+            object.__setattr__(self, field, decision.attributes.get(attribute.name))
+        object.__setattr__(self, "changes", tuple(decision.changes))
 
     @property
     def attributes(self) -> dict[str, str | int]:
         """The attributes of the record, by name, in the registry's order; a new dict each time."""
-        values = {name: getattr(self, name.removeprefix("tbot."), None) for name in _ATTRIBUTES}
-        return {name: value for name, value in values.items() if value is not None}
+        return {
+            attribute.name: value
+            for field, attribute in _FIELDS.items()
+            if (value := getattr(self, field)) is not None
+        }
 
     def __setattr__(self, name: str, value: object) -> "NoReturn":
         raise AttributeError(f"a StartEvent is immutable: {name}")
@@ -136,10 +109,6 @@ class StartEvent:
     def __repr__(self) -> str:
         fields = ", ".join(f"{field}={getattr(self, field)!r}" for field in _FIELDS)
         return f"StartEvent({fields})"
-
-
-_NAMES = (attribute.name.removeprefix("tbot.") for attribute in START.attributes)
-_FIELDS = [name for name in _NAMES if name in StartEvent.__slots__]
 
 
 def _check_type(attribute: "Attribute", value: object) -> None:

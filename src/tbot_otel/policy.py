@@ -27,10 +27,11 @@ class Reason(Enum):
     DOES_NOT_FIT = "the value does not fit the pattern"
     NO_HELPER = "it belongs to a helper, and there is none"
     UNKNOWN_HELPER = "it belongs to a helper that is not known"
+    CUT_BY_SDK = "an attribute limit of the SDK may have dropped or cut a value"
 
 
 class Permitted:
-    """A record that may leave.
+    """What may leave of a record. Only `decide` creates it, and nothing else can be sent.
 
     Attributes:
         event_name: Its event.
@@ -50,6 +51,12 @@ class Permitted:
         self.event_name: str = event_name
         self.attributes: dict[str, str | int] = attributes
         self.changes: list[tuple[str | None, Reason]] = changes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Permitted) and self.attributes == other.attributes
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.attributes.items()))
 
 
 class Refused:

@@ -1,14 +1,11 @@
-"""A session: one start of tbot, the id of its records, and their outcome."""
+"""A start of tbot: the id and the time of its records, and their outcome."""
 
 import os
-import time
+from _thread import TIMEOUT_MAX, allocate_lock
 from enum import Enum
+from time import time_ns
 
 _MINUTE_NS = 60 * 10**9
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from threading import Event
 
 
 class Status(Enum):
@@ -44,6 +41,18 @@ class Outcome:
         self.reason: str = reason
         self.can_retry: bool = can_retry
 
+    def describe(self, target: str) -> str:
+        """Return what happened to a record that was for `target`, in words."""
+        match self.status:
+            case Status.DELIVERED | Status.HANDED_OVER | Status.PENDING:
+                return f"{self.status.value} to {target}"
+            case Status.UNOBSERVED:
+                return f"sent to {target}; the response was not observed"
+            case Status.REFUSED:
+                return f"not sent to {target}: {self.reason}"
+            case Status.FAILED:
+                return f"not delivered to {target}: {self.reason}"
+
     def __repr__(self) -> str:
         return f"Outcome({self.status}, {self.reason!r})"
 
@@ -51,57 +60,80 @@ class Outcome:
 _PENDING = Outcome(Status.PENDING, "the record is still being sent")
 
 
-class Session:
-    """One start of tbot. It is created at that start, never stored, and derived from nothing.
+class Start:
+    """A start of tbot on its way out. It is created at that start, and never stored.
+
+    Args:
+        id: The version 4 UUID of 36 characters that ties its records together; by default, a new
+            one that is derived from nothing.
+        time: Its time as a record may have it (see `blur_time`), in nanoseconds since 1970-01-01
+            UTC; by default, the time now.
 
     Attributes:
-        id: A version 4 UUID of 36 characters, new for every session.
-        started: The time of the start, less a random part of a minute, in nanoseconds since
-            1970-01-01 UTC.
+        outcome: What happened to its record.
     """
 
-    __slots__ = ("_outcome", "_pid", "_settled", "id", "started")
+    __slots__ = ("_latch", "_pid", "id", "outcome", "time")
 
-    def __init__(self) -> None:
-        self.id: str = _random_uuid4()
-        self.started: int = blur_time(time.time_ns())
+    def __init__(self, id: str | None = None, time: int | None = None) -> None:
+        self.id: str = id or _random_uuid4()
+        self.time: int = time or blur_time(time_ns())
+        self.outcome: Outcome = _PENDING
         self._pid = os.getpid()
-        self._outcome = _PENDING
-        self._settled: Event | None = None
-
-    @classmethod
-    def from_report(cls, session_id: str, started: int) -> "Session":
-        """Return the session of a start that tbot itself reported.
-
-        Args:
-            session_id: The version 4 UUID that tbot created at this start.
-            started: The time of the start as a record may have it: see `blur_time`.
-        """
-        session = cls()
-        session.id = session_id
-        session.started = started
-        return session
+        # Unlocked once there is an outcome. Unlike a `threading.Event`, it has no inner lock that
+        # a signal handler could wait for without a limit.
+        self._latch = allocate_lock()
+        self._latch.acquire()
 
     def belongs_to_this_process(self) -> bool:
-        """Return whether this process created the session. A forked child did not."""
+        """Return whether this process created it. A forked child did not."""
         return self._pid == os.getpid()
 
-    def track(self) -> None:
-        """Let `flush` wait for the outcome."""
-        from threading import Event
-
-        self._settled = Event()
+    def settle(self, outcome: Outcome) -> None:
+        """Set the outcome. The first one stands, unless it was HANDED_OVER."""
+        if self.outcome.status in (Status.PENDING, Status.HANDED_OVER):
+            self.outcome = outcome
+            self._unlatch()
 
     def fail(self, error: BaseException) -> None:
         """Settle with an unexpected error."""
         self.settle(Outcome(Status.FAILED, f"the record was not sent ({type(error).__name__})"))
 
-    def settle(self, outcome: Outcome) -> None:
-        """Set the outcome. The first one stands, unless it was HANDED_OVER."""
-        if self._outcome.status in (Status.PENDING, Status.HANDED_OVER):
-            self._outcome = outcome
-            if self._settled is not None:
-                self._settled.set()
+    def wait(self, timeout: float) -> Outcome:
+        """Wait for an outcome for at most `timeout` seconds, and return it."""
+        if (
+            self.outcome.status is Status.PENDING
+            and self.belongs_to_this_process()
+            and self._latch.acquire(timeout=max(0.0, min(timeout, TIMEOUT_MAX)))
+        ):
+            self._unlatch()
+        return self.outcome
+
+    def _unlatch(self) -> None:
+        try:  # noqa: SIM105 - contextlib takes time to import
+            self._latch.release()
+        except RuntimeError:
+            # Another thread did.
+            pass
+
+
+class Session:
+    """The caller's view of a start: the id of its records, and what happened to them."""
+
+    __slots__ = ("_start",)
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+
+    @property
+    def id(self) -> str:
+        """A version 4 UUID of 36 characters, new for every start."""
+        return self._start.id
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome so far."""
+        return self._start.outcome
 
     def flush(self, timeout: float) -> Outcome:
         """Wait for the record, and return its outcome.
@@ -112,11 +144,7 @@ class Session:
         Returns:
             The outcome; `Status.PENDING` if the record is still being sent.
         """
-        if self._settled is not None and self.belongs_to_this_process():
-            from threading import TIMEOUT_MAX
-
-            self._settled.wait(min(timeout, TIMEOUT_MAX))
-        return self._outcome
+        return self._start.wait(timeout)
 
 
 def _random_uuid4() -> str:
@@ -142,42 +170,32 @@ def blur_time(nanoseconds: int) -> int:
     return max(1, nanoseconds - part)
 
 
-_current: Session | None = None
-_offered: Session | None = None
-_unused_offers: list[Session] = []
+_offered: Start | None = None
+_untaken: list[Start] = []
 
 
-def current() -> Session:
-    """Return this process's session, created at the first call. A forked child creates its own."""
-    global _current
-    session = _current
-    if session is None or not session.belongs_to_this_process():
-        session = _current = Session()
-    return session
-
-
-def offer_current_id() -> str:
-    """Return the id of this process's session, for the Resource of a pipeline."""
+def offer_id() -> str:
+    """Return the id of this process's first start in a pipeline, for that pipeline's Resource."""
     global _offered
-    session = current()
-    if session is not _offered:
-        _offered = session
-        _unused_offers.append(session)
-    return session.id
+    offered = _offered
+    if offered is None or not offered.belongs_to_this_process():
+        offered = _offered = Start()
+        _untaken.append(offered)
+    return offered.id
 
 
-def new_for_pipeline() -> Session:
-    """Return the session of a start that goes into a pipeline with a Resource of its own.
+def start_in_pipeline(time: int | None = None) -> Start:
+    """Return a start that goes into, or came out of, a pipeline with a Resource of its own.
 
-    The first start of a process has the id that `offer_current_id` returned, so that every exporter
-    sends the same one. A Resource holds one id, so each further start has only its own.
+    The first one of a process has the id that `offer_id` returned. A Resource holds one id, so
+    each further start has only its own.
+
+    Args:
+        time: See `Start`.
     """
-    session = Session()
     # Only pop is atomic: after a check, another thread could take the last one.
     try:
-        offered = _unused_offers.pop()
+        offered = _untaken.pop()
     except IndexError:
-        return session
-    if offered.belongs_to_this_process():
-        session.id = offered.id
-    return session
+        return Start(time=time)
+    return Start(offered.id if offered.belongs_to_this_process() else None, time)

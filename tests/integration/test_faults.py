@@ -18,10 +18,10 @@ from support.credentials import install_credential_providers
 from support.otlp import HTTP_EXPORTER_RETRIES, PROTOCOLS, partial_success, received_records
 from support.processes import WAIT_SECONDS, run_python, wait_until
 from support.standins import UNREACHABLE_PORTS, GRPCStandin, HTTPStandin, Response, silent_port
-from support.starts import record_start_in_process
-from tbot_otel import Outcome, Session, StartEvent, Status, TbotLogExporter, record_start
-from tbot_otel.pipeline.record import start_record, to_readable
+from support.starts import own_record, record_start_in_process
+from tbot_otel import Outcome, StartEvent, Status, TbotLogExporter, record_start
 from tbot_otel.sender import EXIT_TIMEOUT_SECONDS
+from tbot_otel.session import Start
 
 EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 
@@ -125,9 +125,9 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[TbotLogExporter]:
 
 def export(exporter: TbotLogExporter) -> Outcome:
     """Export the record of a start."""
-    session = Session()
-    exporter.export([to_readable(start_record(EVENT, session))])
-    return session.flush(0)
+    start = Start()
+    exporter.export([own_record(start)])
+    return start.outcome
 
 
 def test_cookies(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> None:

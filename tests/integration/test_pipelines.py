@@ -43,9 +43,8 @@ from tbot_otel import (
     Status,
     TbotLogExporter,
     record_start,
-    session,
 )
-from tbot_otel.pipeline.resource import NamedResourceDetector
+from tbot_otel.pipeline.resource import EntryPointResourceDetector
 
 EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 SECRET = "s3cret"
@@ -59,7 +58,7 @@ PROCESSORS = {"simple": SimpleLogRecordProcessor, "batch": BatchLogRecordProcess
     ("group", "base", "ours"),
     [
         ("opentelemetry_logs_exporter", LogRecordExporter, TbotLogExporter),
-        ("opentelemetry_resource_detector", ResourceDetector, NamedResourceDetector),
+        ("opentelemetry_resource_detector", ResourceDetector, EntryPointResourceDetector),
     ],
 )
 def test_entry_points(group: str, base: type, ours: type) -> None:
@@ -219,10 +218,10 @@ def test_in_code(provider: LoggerProvider, standin: HTTPStandin) -> None:
     assert started.flush(WAIT_SECONDS).status is Status.DELIVERED
     assert all(SECRET.encode() not in request.body for request in standin.requests)
     logs = received_records(standin.requests)
-    assert [attributes for attributes, _ in logs] == [
-        expected_resource(session.current().id),
-        expected_resource(started.id),
-    ]
+    (foreign, _), (own, _) = logs
+    assert own == expected_resource(started.id)
+    assert foreign == expected_resource(str(foreign["session.id"]))
+    assert foreign["session.id"] != started.id
     for _, record in logs:
         assert record.event_name == "tbot.start"
         assert (record.trace_id, record.span_id, record.flags) == (b"", b"", 0)
@@ -330,10 +329,9 @@ def test_exporter_argument() -> None:
     emit(provider)
     started = record_start(EVENT, logger_provider=provider)
     assert started.flush(WAIT_SECONDS).status is Status.UNOBSERVED
-    assert [dict(each.resource.attributes) for each in inner.get_finished_logs()] == [
-        expected_resource(session.current().id),
-        expected_resource(started.id),
-    ]
+    foreign, own = (dict(each.resource.attributes) for each in inner.get_finished_logs())
+    assert own == expected_resource(started.id)
+    assert foreign == expected_resource(str(foreign["session.id"]))
     assert [each.log_record.body for each in inner.get_finished_logs()] == [None, None]
 
 

@@ -10,6 +10,7 @@ from support.cases import FULL_ATTRIBUTES
 from support.collectors import Collector
 from support.messages import new_session_id
 from support.otlp import PROTOCOLS
+from support.starts import permit
 from tbot_otel.connect import Report
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.environment import EXPORTER_MODULES
@@ -42,7 +43,9 @@ def test_exporters_use_the_batch_encoder(
     # The exporter of gRPC has a method to override.
     module = import_exporter_module()
     assert (vars(module)["encode_logs"] is encode_logs) == (protocol == "grpc")
-    first, second = (Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES) for _ in range(2))
+    first, second = (
+        Report(new_session_id(), time.time_ns(), permit(FULL_ATTRIBUTES)) for _ in range(2)
+    )
     for batch in (UnreadableBatch([first]), [*ReportBatch([second])]):
         assert export_and_observe(exporter, observer, batch).status is Status.DELIVERED
     exporter.shutdown()  # type: ignore[no-untyped-call]

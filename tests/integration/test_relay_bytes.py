@@ -407,7 +407,7 @@ def test_same_as_core(
     assert response.error == (reply.status, reply.code, reply.message)
     assert ALLOWED_MESSAGES.fullmatch(reply.message)
     assert MARKER not in repr(response)
-    reports = [(report.session_id, report.attributes) for report in reply.reports]
+    reports = [(report.session_id, report.permitted.attributes) for report in reply.reports]
     assert exported_reports(standin, before) == reports
 
 

@@ -40,6 +40,7 @@ from support.relay_examples import (
     report_start,
 )
 from support.standins import HTTPStandin, Response
+from support.starts import permit
 from tbot_otel.connect import PATH, Report
 from tbot_otel.registry import RESOURCE, START
 from tbot_otel.relay.batch import ReportBatch
@@ -121,7 +122,7 @@ def test_counts(official_binary: Path, tmp_path: Path) -> None:
             for age in range(3):
                 # Later requests have earlier times.
                 reports = [
-                    Report(new_session_id(), now - age * 10**11 - number, FULL_ATTRIBUTES)
+                    Report(new_session_id(), now - age * 10**11 - number, permit(FULL_ATTRIBUTES))
                     for number in range(50)
                 ]
                 message = ReportBatch(reports).encode()
@@ -181,7 +182,7 @@ CLEANED_CHANGES: dict[str, object] = {
 
 def start_with(session_id: str, path: str = "", value: object = None) -> dict[str, Any]:
     """A start with all attributes of the registry, as OTLP/JSON, with one change."""
-    message = ReportBatch([Report(session_id, time.time_ns(), FULL_ATTRIBUTES)]).encode()
+    message = ReportBatch([Report(session_id, time.time_ns(), permit(FULL_ATTRIBUTES))]).encode()
     (start,) = MessageToDict(message, use_integers_for_enums=True)["resourceLogs"]
     for name in ("os.type", "host.arch"):
         start["resource"]["attributes"].append({"key": name, "value": {"stringValue": "example"}})

@@ -25,6 +25,7 @@ from support.relay_examples import (
     relay_server,
     report_start,
 )
+from support.starts import permit
 from tbot_otel import __version__
 from tbot_otel.connect import Report
 from tbot_otel.registry import SCHEMA_URL
@@ -125,7 +126,7 @@ def expected_row(session_id: str, attributes: dict[str, Any]) -> dict[str, Any]:
 def test_gateway(official_binary: Path, tmp_path: Path) -> None:
     """Starts arrive in ClickHouse and in the file, which a restart of the gateway keeps."""
     session_ids: list[str] = []
-    full = Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES)
+    full = Report(new_session_id(), time.time_ns(), permit(FULL_ATTRIBUTES))
     with prepared_gateway(official_binary, tmp_path) as gateway:
         relay = gateway.relay()
         for number in range(2):
@@ -168,7 +169,7 @@ def test_rows_are_deleted(official_binary: Path, tmp_path: Path) -> None:
     """ClickHouse deletes the rows that are older than the retention of the example."""
     now = time.time_ns() // 10**9
     reports = {
-        days: Report(new_session_id(), (now - days * DAY_SECONDS) * 10**9, FULL_ATTRIBUTES)
+        days: Report(new_session_id(), (now - days * DAY_SECONDS) * 10**9, permit(FULL_ATTRIBUTES))
         for days in (0, 88, 91)
     }
     with prepared_gateway(official_binary, tmp_path) as gateway:
@@ -194,7 +195,9 @@ def test_files_are_bounded(official_binary: Path, tmp_path: Path) -> None:
         "max_backups: 1000\n": "max_backups: 50\n",
     }
     # In the file, less than a megabyte.
-    reports = [Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES) for _ in range(500)]
+    reports = [
+        Report(new_session_id(), time.time_ns(), permit(FULL_ATTRIBUTES)) for _ in range(500)
+    ]
     with prepared_gateway(official_binary, tmp_path, smaller) as gateway:
         folder = gateway.file.parent
         folder.mkdir()

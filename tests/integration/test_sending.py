@@ -30,12 +30,12 @@ from support.standins import (
     streaming_port,
     tunnel_proxy,
 )
-from support.starts import record_start_in_process
-from tbot_otel import Outcome, Session, StartEvent, Status, TbotLogExporter
+from support.starts import own_record, record_start_in_process
+from tbot_otel import Outcome, StartEvent, Status, TbotLogExporter
 from tbot_otel.otlp import grpc as otlp_grpc
 from tbot_otel.otlp import http as otlp_http
 from tbot_otel.otlp.client import MAX_RESPONSE_BYTES
-from tbot_otel.pipeline.record import start_record, to_readable
+from tbot_otel.session import Start
 
 EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 UNOBSERVED = "it was sent; the Collector's response was not observed"
@@ -60,9 +60,9 @@ def exporting(**arguments: Any) -> Iterator[Callable[[], Outcome]]:
     exporter = TbotLogExporter(**arguments)
 
     def export() -> Outcome:
-        session = Session()
-        exporter.export([to_readable(start_record(EVENT, session))])
-        return session.flush(0)
+        start = Start()
+        exporter.export([own_record(start)])
+        return start.outcome
 
     yield export
     exporter.shutdown()

@@ -325,7 +325,7 @@ def test_starts(tbot_starts: StartReceiver) -> None:
     assert "tbot.helper" not in second.attributes
     assert first.resource_attributes["service.name"] == "tbot"
     assert first.session_id == session.id != second.session_id
-    assert first.timestamp == session.started
+    assert first.timestamp == session._start.time
     assert tbot_starts.received == [first, second]
 
 

@@ -61,7 +61,7 @@ def call_application(
         environ["CONTENT_TYPE"] = content_type
     output.writelines(wsgi_application(handle)(environ, start_response))
     ((status, headers),) = responses
-    attributes = [report.attributes for report in reports]
+    attributes = [report.permitted.attributes for report in reports]
     assert MARKER not in f"{status}{headers}{output.getvalue()!r}{errors.getvalue()}{attributes}"
     assert not errors.getvalue()
     error = {"code": "", "message": ""}

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from tbot_otel import StartEvent, sender
+from tbot_otel import sender
 from tbot_otel.sender import _Sender
-
-EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 
 
 def test_waits_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,15 +17,15 @@ def test_waits_together(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     waits: list[float] = []
 
-    def flush(timeout: float) -> None:
+    def wait(timeout: float) -> None:
         nonlocal now
         waits.append(timeout)
         now += timeout / 2
 
-    session: Any = SimpleNamespace(flush=flush)
+    start: Any = SimpleNamespace(wait=wait)
     monkeypatch.setattr(sender, "time", SimpleNamespace(monotonic=lambda: now))
     own = _Sender()
-    own._pending.append((EVENT, session, None))
+    own.pending.append(start)
     for _ in range(3):
         own.wait(2.0)
     assert waits == [2.0, 1.0, 0.5]

@@ -131,7 +131,7 @@ def test_typed() -> None:
         (
             "opentelemetry_resource_detector",
             "tbot",
-            "tbot_otel.pipeline.resource:NamedResourceDetector",
+            "tbot_otel.pipeline.resource:EntryPointResourceDetector",
         ),
     ],
 )

@@ -154,7 +154,7 @@ def missing_in_report(attribute: Attribute) -> Iterator[str]:
         if name in numbers
     )
     report = parse_report(Request.from_binary(encode_request(start)), NOW)
-    if report.attributes.get(attribute.name) != FULL_ATTRIBUTES[attribute.name]:
+    if report.permitted.attributes.get(attribute.name) != FULL_ATTRIBUTES[attribute.name]:
         yield f"parse_report in src/tbot_otel/connect/__init__.py does not read `start.{name}`"
 
 

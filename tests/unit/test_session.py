@@ -8,14 +8,13 @@ from collections import Counter
 import pytest
 
 from support.processes import WAIT_SECONDS
-from tbot_otel import Outcome, Session, Status
-from tbot_otel import session as sessions
-from tbot_otel.session import blur_time, current, new_for_pipeline, offer_current_id
+from tbot_otel import Outcome, Status, session
+from tbot_otel.session import Start, blur_time, offer_id, start_in_pipeline
 
 
 def test_ids() -> None:
     """An id is a version 4 UUID as text, and each session has another one."""
-    ids = [Session().id for _ in range(1000)]
+    ids = [Start().id for _ in range(1000)]
     assert len(set(ids)) == len(ids)
     for text in ids:
         parsed = uuid.UUID(text)
@@ -25,7 +24,7 @@ def test_ids() -> None:
 
 def test_ids_are_random() -> None:
     """All bits except the six of version and variant are random."""
-    ids = [uuid.UUID(Session().id).int for _ in range(256)]
+    ids = [uuid.UUID(Start().id).int for _ in range(256)]
     constant = [bit for bit in range(128) if len({number >> bit & 1 for number in ids}) == 1]
     assert constant == [62, 63, 76, 77, 78, 79]
 
@@ -36,8 +35,8 @@ MINUTE = 60 * 10**9
 def test_started() -> None:
     """A session has the time when it was created, less a part of a minute."""
     before = time.time_ns()
-    session = Session()
-    assert before - MINUTE < session.started <= time.time_ns()
+    start = Start()
+    assert before - MINUTE < start.time <= time.time_ns()
 
 
 def test_blurred_time_is_uniform() -> None:
@@ -62,54 +61,27 @@ def test_blurred_time_near_1970(now: int) -> None:
     assert max(times) <= max(1, now)
 
 
-def test_current() -> None:
-    """A process has one session of its own, apart from those of its starts."""
-    session = current()
-    assert current() is session
-    assert session.belongs_to_this_process()
-    assert Session().id != session.id
-
-
-def test_from_report() -> None:
-    """A session of tbot's own report has its id and its time."""
-    session = Session.from_report("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", 5)
-    assert (session.id, session.started) == ("0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20", 5)
-    assert session.flush(0).status is Status.PENDING
-
-
 @pytest.mark.parametrize("is_own", [True, False])
 def test_offered_id(is_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first start of a process has the id that its Resource has, and no other start has it."""
-    monkeypatch.setattr(sessions, "_current", None)
-    monkeypatch.setattr(sessions, "_offered", None)
-    monkeypatch.setattr(sessions, "_unused_offers", [])
-    assert new_for_pipeline().id != current().id
-    offered = offer_current_id()
-    assert offered == current().id == offer_current_id()
+    monkeypatch.setattr(session, "_offered", None)
+    monkeypatch.setattr(session, "_untaken", [])
+    before = start_in_pipeline().id
+    offered = offer_id()
+    assert offered == offer_id() != before
     if not is_own:
         # As in a forked child.
-        monkeypatch.setattr(current(), "_pid", 0)
-    ids = [new_for_pipeline().id for _ in range(3)]
+        monkeypatch.setattr(session._offered, "_pid", 0)
+    ids = [start_in_pipeline().id for _ in range(3)]
     assert (ids[0] == offered) is is_own
     assert len({*ids, offered}) == (3 if is_own else 4)
 
 
-def test_outcome() -> None:
-    """An outcome has a reason. A failure is final, unless a later attempt could succeed."""
-    outcome = Outcome(Status.FAILED, "a reason")
-    assert (outcome.status, outcome.reason, outcome.can_retry) == (
-        Status.FAILED,
-        "a reason",
-        False,
-    )
-    assert Outcome(Status.FAILED, "a reason", can_retry=True).can_retry is True
-
-
 def test_fail() -> None:
     """An unexpected error fails the record, and its text, which could have a value, is dropped."""
-    session = Session()
-    session.fail(ValueError("web01"))
-    outcome = session.flush(0)
+    start = Start()
+    start.fail(ValueError("web01"))
+    outcome = start.wait(0)
     assert repr(outcome) == "Outcome(Status.FAILED, 'the record was not sent (ValueError)')"
 
 
@@ -132,16 +104,13 @@ def test_fail() -> None:
         (["HANDED_OVER", "FAILED", "HANDED_OVER"], 1),
     ],
 )
-@pytest.mark.parametrize("tracked", [True, False])
-def test_settle(statuses: list[str], expected: int | None, tracked: bool) -> None:
+def test_settle(statuses: list[str], expected: int | None) -> None:
     """The first outcome stands, unless it was HANDED_OVER."""
-    session = Session()
-    if tracked:
-        session.track()
+    start = Start()
     outcomes = [Outcome(Status[name], name.lower()) for name in statuses]
     for outcome in outcomes:
-        session.settle(outcome)
-    outcome = session.flush(0)
+        start.settle(outcome)
+    outcome = start.wait(0)
     if expected is None:
         assert outcome.status is Status.PENDING
     else:
@@ -150,20 +119,19 @@ def test_settle(statuses: list[str], expected: int | None, tracked: bool) -> Non
 
 def test_flush_waits() -> None:
     """A flush ends when another thread settles the record."""
-    session = Session()
-    session.track()
+    start = Start()
     waiting = threading.Event()
     outcomes: list[Outcome] = []
 
     def flush() -> None:
         waiting.set()
         # Longer than the test waits.
-        outcomes.append(session.flush(WAIT_SECONDS * 2))
+        outcomes.append(start.wait(WAIT_SECONDS * 2))
 
     thread = threading.Thread(target=flush, daemon=True)
     thread.start()
     assert waiting.wait(WAIT_SECONDS)
-    session.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
+    start.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
     thread.join(WAIT_SECONDS)
     assert [outcome.status for outcome in outcomes] == [Status.DELIVERED]
 
@@ -171,36 +139,26 @@ def test_flush_waits() -> None:
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_flush_times_out(timeout: float) -> None:
     """A flush returns PENDING after its timeout, and the outcome can still be set."""
-    session = Session()
-    session.track()
+    start = Start()
     before = time.monotonic()
-    outcome = session.flush(timeout)
+    outcome = start.wait(timeout)
     assert time.monotonic() - before >= timeout
     assert repr(outcome) == "Outcome(Status.PENDING, 'the record is still being sent')"
-    session.settle(Outcome(Status.FAILED, "x"))
-    assert session.flush(timeout).status is Status.FAILED
+    start.settle(Outcome(Status.FAILED, "x"))
+    assert start.wait(timeout).status is Status.FAILED
 
 
 def test_flush_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child does not wait: no thread of it settles the record."""
-    session = Session()
-    session.track()
-    monkeypatch.setattr(session, "_pid", 0)
+    start = Start()
+    monkeypatch.setattr(start, "_pid", 0)
     before = time.monotonic()
-    assert session.flush(60).status is Status.PENDING
+    assert start.wait(60).status is Status.PENDING
     assert time.monotonic() - before < 30
 
 
 def test_flush_without_end() -> None:
     """The longest timeout is no error: it is longer than a lock can wait."""
-    session = Session()
-    session.track()
-    session.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
-    assert session.flush(float("inf")).status is Status.DELIVERED
-
-
-def test_flush_without_record() -> None:
-    """A session whose record was never sent does not wait."""
-    before = time.monotonic()
-    assert Session().flush(60).status is Status.PENDING
-    assert time.monotonic() - before < 30
+    start = Start()
+    start.settle(Outcome(Status.DELIVERED, "the Collector accepted it"))
+    assert start.wait(float("inf")).status is Status.DELIVERED

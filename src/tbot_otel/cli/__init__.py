@@ -5,7 +5,12 @@ returns the exit status. A `TbotOtelError` is a usage error: status 2 and one li
 tbot waits for `run`, so its module has `main(words)` and does without the parser.
 """
 
+import _signal
 import sys
+
+# Until exec, SIGINT must kill `run` as it would tbot. It can arrive during the next import.
+if sys.argv[1:2] == ["run"] and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,11 +51,6 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["run"]:
-        import _signal
-
-        # Until exec, SIGINT must kill us as it would tbot.
-        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         from tbot_otel.cli import run
 
         return run.main(words[1:])

@@ -7,8 +7,7 @@ import re
 
 from tbot_otel.cli._output import write_message
 from tbot_otel.errors import InvalidEventError
-from tbot_otel.events import StartEvent
-from tbot_otel.policy import Reason, Refused, decide, is_allowable_helper
+from tbot_otel.policy import Permitted, Reason, Refused, decide, is_allowable_helper
 from tbot_otel.registry import OTHER, START
 
 TYPE_CHECKING = False
@@ -93,11 +92,11 @@ def helper_attributes() -> dict[str, str | None]:
     }
 
 
-def read(options: argparse.Namespace) -> tuple[StartEvent, list[str]]:
+def read(options: argparse.Namespace) -> tuple[Permitted, list[str]]:
     """Read a start.
 
     Returns:
-        The start, and a line for each value that policy changed or left out.
+        What policy permits of the start, and a line for each value that policy changed or left out.
 
     Raises:
         BotConfigError: The file cannot be read or counted.
@@ -121,7 +120,7 @@ def read(options: argparse.Namespace) -> tuple[StartEvent, list[str]]:
         else f"{name or 'an attribute'}: {describe_reason(name, reason)}"
         for name, reason in decision.changes
     ]
-    return StartEvent.from_attributes(decision.attributes), lines
+    return decision, lines
 
 
 def _read_configuration(path: str | None) -> dict[str, object] | None:

@@ -47,11 +47,11 @@ def run(options: argparse.Namespace) -> int:
     import logging
 
     from tbot_otel import files, sender
+    from tbot_otel.otlp.arguments import Arguments
     from tbot_otel.pipeline.recording import RecordFile, RecordingExporter
-    from tbot_otel.session import Outcome, Status
-    from tbot_otel.start import record_start
+    from tbot_otel.session import Outcome, Start, Status
 
-    event, lines = _start_options.read(options)
+    permitted, lines = _start_options.read(options)
     _start_options.print_lines(lines)
     handler = logging.StreamHandler()
     # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
@@ -64,24 +64,16 @@ def run(options: argparse.Namespace) -> int:
             file = RecordFile(files.open_for_appending(options.record))
         except OSError as error:
             write_message(f"tbot-otel: --record: {error.strerror}")
-    sender.use_exporter(partial(RecordingExporter, file, allowed_helpers=options.allowed_helpers))
-    session = record_start(event)
-    outcome = session.flush(wait)
+    start = Start()
+    sender.submit(permitted, start, partial(RecordingExporter, Arguments, file))
+    start.wait(wait)
+    # If it is still being sent, the exit would wait for it again.
+    start.settle(Outcome(Status.FAILED, f"no response within {wait:g} s"))
     target = f"{environment.printable_endpoint()} ({environment.protocol()})"
-    if outcome.status is Status.DELIVERED:
-        return _print_and_return(0, f"delivered to {target}, session {session.id}")
-    if outcome.status is Status.UNOBSERVED:
-        return _print_and_return(
-            0, f"sent to {target}, session {session.id}; the response was not observed"
-        )
-    if outcome.status is Status.REFUSED:
-        return _print_and_return(0, f"nothing was sent: {outcome.reason}")
-    reason = outcome.reason
-    if outcome.status is Status.PENDING:
-        reason = f"no response within {wait:g} s"
-        # Otherwise the exit would wait for it again.
-        session.settle(Outcome(Status.FAILED, reason))
-    return _print_and_return(1, f"not delivered to {target}: {reason}")
+    line = start.outcome.describe(target)
+    if start.outcome.status in (Status.DELIVERED, Status.UNOBSERVED):
+        line = f"{line}, session {start.id}"
+    return _print_and_return(int(start.outcome.status is Status.FAILED), line)
 
 
 def wait_seconds() -> float:

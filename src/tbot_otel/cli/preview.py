@@ -43,12 +43,12 @@ def configure(parser: "Parser") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a start."""
-    from tbot_otel.pipeline.record import start_record, to_readable
-    from tbot_otel.session import Session
+    from tbot_otel.pipeline.record import PermittedRecord
+    from tbot_otel.session import Start
 
-    event, lines = _start_options.read(options)
+    permitted, lines = _start_options.read(options)
     _start_options.print_lines(lines)
-    record = to_readable(start_record(event, Session()))
+    record = PermittedRecord(permitted, Start())
     if options.json:
         from tbot_otel.pipeline.recording import to_json
 

@@ -7,7 +7,7 @@ tbot reports its start in one unary call of the Connect protocol
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from connectrpc.code import Code
@@ -18,7 +18,7 @@ from connectrpc.request import RequestContext
 from connectrpc.server import ConnectWSGIApplication, EndpointSync
 
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
-from tbot_otel.policy import Reason, Refused, decide
+from tbot_otel.policy import Permitted, Refused, decide
 from tbot_otel.registry import RESOURCE, START
 from tbot_otel.session import blur_time
 
@@ -68,23 +68,15 @@ class Report:
         session_id: The version 4 UUID that tbot created for this start.
         timestamp: When it was received, less a random part of a minute, in nanoseconds since
             1970-01-01 UTC. tbot's own time is ignored, because a clock can identify a machine.
-        attributes: The attributes that policy permits, by name.
-        changes: What policy changed or left out: see `policy.Permitted`.
+        permitted: What policy permitted.
     """
 
-    __slots__ = ("attributes", "changes", "session_id", "timestamp")
+    __slots__ = ("permitted", "session_id", "timestamp")
 
-    def __init__(
-        self,
-        session_id: str,
-        timestamp: int,
-        attributes: Mapping[str, str | int],
-        changes: Sequence[tuple[str | None, Reason]] = (),
-    ) -> None:
+    def __init__(self, session_id: str, timestamp: int, permitted: Permitted) -> None:
         self.session_id: str = session_id
         self.timestamp: int = timestamp
-        self.attributes: Mapping[str, str | int] = attributes
-        self.changes: Sequence[tuple[str | None, Reason]] = changes
+        self.permitted: Permitted = permitted
 
 
 def parse_report(
@@ -107,25 +99,16 @@ def parse_report(
     if request.event is None or request.event.field != "start":
         raise ConnectError(Code.INVALID_ARGUMENT, "event: expected start")
     start = request.event.value
-    decision = decide(
-        START.name,
-        {
-            "tbot.run_mode": _RUN_MODES.get(int(start.run_mode)),
-            "tbot.version": start.version,
-            "tbot.join_type": start.join_type,
-            "tbot.helper": start.helper,
-            "tbot.helper_version": start.helper_version,
-            "tbot.destinations_other": start.destinations_other,
-            "tbot.destinations_database": start.destinations_database,
-            "tbot.destinations_kubernetes": start.destinations_kubernetes,
-            "tbot.destinations_application": start.destinations_application,
-        },
-        allowed_helpers,
-    )
+    given = {
+        attribute.name: getattr(start, attribute.name.removeprefix("tbot."))
+        for attribute in START.attributes
+    }
+    given["tbot.run_mode"] = _RUN_MODES.get(int(start.run_mode))
+    decision = decide(START.name, given, allowed_helpers)
     if isinstance(decision, Refused):
         field = str(decision.attribute).removeprefix("tbot.")
         raise ConnectError(Code.INVALID_ARGUMENT, f"start.{field}: {decision.reason.value}")
-    return Report(session_id, blur_time(received_at), decision.attributes, decision.changes)
+    return Report(session_id, blur_time(received_at), decision)
 
 
 def unavailable_error(problem: str) -> ConnectError:

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-    from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
     from tbot_otel.otlp.arguments import Arguments
     from tbot_otel.otlp.responses import ResponseObserver
+    from tbot_otel.pipeline.record import PermittedRecord
 
 _logger = logging.getLogger("tbot_otel")
 _export_logger = logging.getLogger("tbot_otel.export")
 
 
-class SelfEncodingBatch(Sequence["ReadableLogRecord"]):
+class SelfEncodingBatch(Sequence["PermittedRecord"]):
     """A batch that builds its own OTLP message."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "Log
 def export_and_observe(
     exporter: "LogRecordExporter",
     observer: "ResponseObserver",
-    batch: "Sequence[ReadableLogRecord]",
+    batch: "Sequence[PermittedRecord]",
 ) -> Outcome:
     """Export a batch, and return its outcome.
 

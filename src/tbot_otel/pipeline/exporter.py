@@ -1,7 +1,6 @@
 """The exporter plugin, the last gate of any pipeline."""
 
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -9,13 +8,10 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 
 from tbot_otel.consent import OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.forking import importing
 from tbot_otel.otlp.arguments import Arguments
-from tbot_otel.otlp.responses import ResponseObserver
-from tbot_otel.otlp.send import build_exporter, export_and_observe
+from tbot_otel.otlp.exporter import LazyExporter
 from tbot_otel.pipeline.gate import Gate, settle
-from tbot_otel.pipeline.record import to_readable
-from tbot_otel.session import Outcome, Status
+from tbot_otel.session import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,16 +67,12 @@ class TbotLogExporter(LogRecordExporter):
     ) -> None:
         self._gate = Gate(allowed_helpers)
         self.changes: Counter[Reason] = self._gate.changes
-        self._given_exporter = exporter
-        self._arguments = Arguments()
-        self._problem: str | None = None
-        self._is_shutdown = False
-        self._exporter: LogRecordExporter | None = None
-        self._reset()
         for name in unknown:
             _logger.warning("TbotLogExporter: ignored the unknown argument %s", name)
+        arguments = Arguments()
+        problem = ""
         try:
-            self._arguments = Arguments(
+            arguments = Arguments(
                 protocol=protocol,
                 endpoint=endpoint,
                 headers=headers,
@@ -90,20 +82,12 @@ class TbotLogExporter(LogRecordExporter):
                 tls=tls,
             )
         except ExporterConfigurationError as error:
-            self._disable(error)
+            problem = str(error)
         if exporter is not None and not callable(getattr(exporter, "export", None)):
-            self._given_exporter = None
-            self._exporter = None
-            self._disable(ExporterConfigurationError("exporter: expected a LogRecordExporter"))
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._observer = ResponseObserver(OptInSampler().should_sample)
-        self._exporter = self._given_exporter
-
-    def _disable(self, error: ExporterConfigurationError) -> None:
-        self._problem = str(error)
-        _logger.error("TbotLogExporter sends nothing: %s", error)
+            exporter, problem = None, "exporter: expected a LogRecordExporter"
+        self._exporter = LazyExporter(lambda: arguments, exporter)
+        if problem:
+            self._exporter.disable(problem)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Export the records that may leave, and drop the rest.
@@ -115,41 +99,19 @@ class TbotLogExporter(LogRecordExporter):
         """
         consent = OptInSampler().should_sample()
         copies = [self._gate.copy(record, consent) for record in batch]
-        permitted = [to_readable(copy) for copy in copies if copy is not None]
+        permitted = [copy for copy in copies if copy is not None]
         if not permitted:
             return LogRecordExportResult.SUCCESS
-        outcome = self._send(permitted)
+        outcome = self._exporter.send(permitted)
         for record in permitted:
             settle(record, outcome)
         failed = outcome.status is Status.FAILED
         return LogRecordExportResult.FAILURE if failed else LogRecordExportResult.SUCCESS
 
-    def _send(self, batch: Sequence[ReadableLogRecord]) -> Outcome:
-        exporter = None if self._is_shutdown else self._get_exporter()
-        if exporter is None:
-            return Outcome(Status.FAILED, self._problem or "the exporter is shut down")
-        return export_and_observe(exporter, self._observer, batch)
-
-    def _get_exporter(self) -> LogRecordExporter | None:
-        if self._pid != os.getpid():
-            # A forked child must not use its parent's connections.
-            self._reset()
-        with importing():
-            if self._exporter is None and self._problem is None:
-                try:
-                    self._exporter = build_exporter(self._arguments, self._observer)
-                except ExporterConfigurationError as error:
-                    self._disable(error)
-        return None if self._problem else self._exporter
-
     def shutdown(self) -> None:
         """Shut the official exporter down. Later exports fail."""
-        self._is_shutdown = True
-        if self._exporter is not None and self._pid == os.getpid():
-            self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the official exporter. Success does not prove delivery."""
-        if self._exporter is None or self._pid != os.getpid():
-            return True
         return self._exporter.force_flush(timeout_millis)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
 
 from tbot_otel.consent import Consent
-from tbot_otel.pipeline.record import EventLogRecord, anonymize, session_of
+from tbot_otel.pipeline.record import PermittedRecord, anonymize, start_of
 from tbot_otel.policy import EXPECTED_HELPER, Refused, is_allowable_helper
 from tbot_otel.session import Outcome, Status
 
@@ -19,7 +19,7 @@ _logger = logging.getLogger("tbot_otel")
 
 
 class Gate:
-    """Lets records pass, and settles the sessions of those that it holds back.
+    """Lets records pass, and settles the starts of those that it holds back.
 
     Args:
         allowed_helpers: A list of helpers' names: see `policy.decide`. A name that cannot be
@@ -40,7 +40,7 @@ class Gate:
 
     def copy(
         self, record: ReadableLogRecord | ReadWriteLogRecord, consent: Consent
-    ) -> EventLogRecord | None:
+    ) -> PermittedRecord | None:
         """Return what may leave of a record, as a new one; None if nothing may."""
         if not consent:
             settle(record, Outcome(Status.REFUSED, consent.reason))
@@ -50,12 +50,11 @@ class Gate:
             self.changes[decision.reason] += 1
             settle(record, Outcome(Status.REFUSED, decision.reason.value))
         else:
-            for _, reason in decision.changes:
-                self.changes[reason] += 1
+            self.changes.update(reason for _, reason in decision.changes)
         return copy
 
 
 def settle(record: ReadableLogRecord | ReadWriteLogRecord, outcome: Outcome) -> None:
-    """Set the outcome of a record's session, if this process created that."""
-    if own := session_of(record):
-        own.settle(outcome)
+    """Set the outcome of a record's start, if this process created that."""
+    if start := start_of(record):
+        start.settle(outcome)

@@ -7,7 +7,6 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 
 from tbot_otel.consent import OptInSampler
 from tbot_otel.pipeline.gate import Gate
-from tbot_otel.pipeline.record import to_readable
 from tbot_otel.registry import EVENTS
 
 TYPE_CHECKING = False
@@ -45,9 +44,8 @@ class OptInLogRecordProcessor(LogRecordProcessor):
         copy = self._gate.copy(log_record, OptInSampler().should_sample())
         if copy is None:
             return
-        readable = to_readable(copy)
         self._delegate.on_emit(
-            ReadWriteLogRecord(copy, readable.resource, readable.instrumentation_scope)
+            ReadWriteLogRecord(copy.log_record, copy.resource, copy.instrumentation_scope)
         )
 
     def enabled(self, *, event_name: str | None = None, **arguments: Any) -> bool:

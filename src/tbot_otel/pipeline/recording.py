@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 
-from tbot_otel.pipeline.exporter import TbotLogExporter
+from tbot_otel.otlp.arguments import Arguments
+from tbot_otel.otlp.exporter import LazyExporter
+from tbot_otel.pipeline.record import PermittedRecord
 from tbot_otel.session import Outcome, Status
 
 _logger = logging.getLogger("tbot_otel")
@@ -43,23 +44,30 @@ class RecordFile:
             _logger.warning("--record: %s", error.strerror)
 
 
-class RecordingExporter(TbotLogExporter):
+class RecordingExporter(LazyExporter):
     """Records each export before its first attempt.
 
     Args:
+        get_arguments: See `LazyExporter`.
         file: The file; None for no file.
         dry_run: Whether nothing is sent. The outcome is then REFUSED.
-        arguments: Those of `TbotLogExporter`.
     """
 
-    def __init__(self, file: RecordFile | None, *, dry_run: bool = False, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(
+        self,
+        get_arguments: Callable[[], Arguments],
+        file: RecordFile | None,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        super().__init__(get_arguments)
         self._file = file
         self._dry_run = dry_run
 
-    def _send(self, batch: Sequence[ReadableLogRecord]) -> Outcome:
+    def send(self, batch: Sequence[PermittedRecord]) -> Outcome:
+        """Record an export, and send it unless this is a dry run."""
         if self._file is not None:
             self._file.write(batch)
         if self._dry_run:
             return Outcome(Status.REFUSED, "dry run")
-        return super()._send(batch)
+        return super().send(batch)

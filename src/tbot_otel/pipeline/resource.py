@@ -4,16 +4,14 @@ import functools
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from opentelemetry.sdk.environment_variables import OTEL_EXPERIMENTAL_RESOURCE_DETECTORS
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 from opentelemetry.sdk.version import __version__ as sdk_version
 
-from tbot_otel import session
 from tbot_otel.consent import OptInSampler
 from tbot_otel.registry import RESOURCE, SCHEMA_URL
+from tbot_otel.session import offer_id
 
 # Python's names -> the semantic conventions' names, where they differ.
 _OS_TYPES = {"sunos": "solaris", "win": "windows"}
@@ -46,7 +44,7 @@ def _attributes(*, include_host: bool) -> dict[str, str]:
     """Return the attributes that every Resource of this process has, in the registry's order."""
     values = {
         "service.name": "tbot",
-        # Holds the place of each start's own.
+        # Replaced for each start.
         "session.id": "",
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "opentelemetry",
@@ -58,30 +56,6 @@ def _attributes(*, include_host: bool) -> dict[str, str]:
     }
 
 
-class _AnonymousResource(Resource):
-    """A Resource whose attributes need no check.
-
-    The SDK checks, compares and hashes a Resource's attributes one by one, which would be most of
-    the work on a batch of many starts.
-    """
-
-    def __init__(self, attributes: dict[str, str]) -> None:
-        super().__init__({}, SCHEMA_URL)
-        self._values = MappingProxyType(attributes)
-
-    @property
-    def attributes(self) -> Mapping[str, str]:
-        return self._values
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Resource):
-            return NotImplemented
-        return self.attributes == other.attributes and self.schema_url == other.schema_url
-
-    def __hash__(self) -> int:
-        return hash(self._values["session.id"])
-
-
 def anonymous_resource(session_id: str, *, include_host: bool = True) -> Resource:
     """Return a record's Resource: the registry's attributes, and no others.
 
@@ -91,7 +65,8 @@ def anonymous_resource(session_id: str, *, include_host: bool = True) -> Resourc
         session_id: The session that the record belongs to.
         include_host: Whether to include ``os.type`` and ``host.arch`` of this machine.
     """
-    return _AnonymousResource({**_attributes(include_host=include_host), "session.id": session_id})
+    values = {**_attributes(include_host=include_host), "session.id": session_id}
+    return Resource(values, SCHEMA_URL)
 
 
 class TbotResourceDetector(ResourceDetector):
@@ -105,14 +80,14 @@ class TbotResourceDetector(ResourceDetector):
         """Return a Resource with the session id, or an empty one."""
         if not OptInSampler().should_sample():
             return Resource.get_empty()
-        return Resource({"session.id": session.offer_current_id()})
+        return Resource({"session.id": offer_id()})
 
     def is_process_dependent(self) -> bool:
         """Return True: a forked child has its own session. The newest SDKs ask."""
         return True
 
 
-class NamedResourceDetector(TbotResourceDetector):
+class EntryPointResourceDetector(TbotResourceDetector):
     """Offers the session id only if the detector was asked for by name. It is the entry point.
 
     ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=*`` asks for every detector. Others of them name the

@@ -18,16 +18,15 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from tbot_otel.connect import Report
 from tbot_otel.otlp import send
 from tbot_otel.otlp.send import SelfEncodingBatch
-from tbot_otel.pipeline.record import EventLogRecord, to_readable
-from tbot_otel.registry import START
-from tbot_otel.session import Session
+from tbot_otel.pipeline.record import PermittedRecord
+from tbot_otel.pipeline.resource import anonymous_resource
+from tbot_otel.policy import Permitted
+from tbot_otel.session import Start
 
 MAX_TEMPLATES = 1024
 """The most sets of attributes whose encoding is kept."""
 
 _logger = logging.getLogger("tbot_otel.relay")
-
-Attributes = tuple[tuple[str, str | int], ...]
 
 
 class ReportBatch(SelfEncodingBatch):
@@ -44,27 +43,22 @@ class ReportBatch(SelfEncodingBatch):
         return len(self._reports)
 
     @overload
-    def __getitem__(self, index: int) -> ReadableLogRecord: ...
+    def __getitem__(self, index: int) -> PermittedRecord: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[ReadableLogRecord]: ...
-    def __getitem__(self, index: int | slice) -> ReadableLogRecord | Sequence[ReadableLogRecord]:
+    def __getitem__(self, index: slice) -> Sequence[PermittedRecord]: ...
+    def __getitem__(self, index: int | slice) -> PermittedRecord | Sequence[PermittedRecord]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         report = self._reports[index]
-        record = EventLogRecord(
-            START.name,
-            report.attributes,
-            Session.from_report(report.session_id, report.timestamp),
-            report.timestamp,
-        )
-        return to_readable(record, include_host=False)
+        start = Start(report.session_id, report.timestamp)
+        return PermittedRecord(report.permitted, start, include_host=False)
 
     def encode(self) -> ExportLogsServiceRequest:
         """Return the OTLP message of the records."""
         message = ExportLogsServiceRequest()
         for report in self._reports:
             logs = message.resource_logs.add()
-            logs.CopyFrom(_template(attributes_of(report)))
+            logs.CopyFrom(_template(report.permitted))
             logs.resource.attributes[_SESSION_ID_INDEX].value.string_value = report.session_id
             record = logs.scope_logs[0].log_records[0]
             record.time_unix_nano = report.timestamp
@@ -72,19 +66,15 @@ class ReportBatch(SelfEncodingBatch):
         return message
 
 
-def attributes_of(report: Report) -> Attributes:
-    """Return the attributes of a report, in a form that can be compared and hashed."""
-    return tuple(report.attributes.items())
-
-
 @functools.lru_cache(maxsize=MAX_TEMPLATES)
-def _template(attributes: Attributes) -> ResourceLogs:
+def _template(permitted: Permitted) -> ResourceLogs:
     """Return the message of a report with these attributes, made by the official encoder."""
-    (logs,) = encode_logs(ReportBatch([Report("", 1, dict(attributes))])).resource_logs
+    (logs,) = encode_logs(ReportBatch([Report("-", 1, permitted)])).resource_logs
     return logs
 
 
-_SESSION_ID_INDEX = [item.key for item in _template(()).resource.attributes].index("session.id")
+_RESOURCE_ATTRIBUTES = anonymous_resource("-", include_host=False).attributes
+_SESSION_ID_INDEX = [*_RESOURCE_ATTRIBUTES].index("session.id")
 
 
 def install_batch_encoder() -> None:

@@ -9,14 +9,14 @@ from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.responses import Rejection, ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe
-from tbot_otel.relay.batch import ReportBatch, attributes_of, install_batch_encoder
+from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.relay.problems import Problem, rejected, unavailable
 from tbot_otel.session import Status
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
-    from tbot_otel.relay.batch import Attributes
+    from tbot_otel.policy import Permitted
     from tbot_otel.relay.log import ChangeLog
     from tbot_otel.relay.metrics import Metrics
 
@@ -52,7 +52,7 @@ class ReportExporter:
             Arguments(timeout=PROBE_TIMEOUT_SECONDS * 1000), self._observer
         )
         install_batch_encoder()
-        self._suspects: dict[Attributes, None] = {}
+        self._suspects: dict[Permitted, None] = {}
 
     def export(self, reports: Sequence[Report]) -> dict[Report, Problem | None]:
         """Export reports, and return the problem of each; None if the Collector accepted it.
@@ -60,10 +60,9 @@ class ReportExporter:
         Reports with the attributes of one that may have been rejected before are exported apart,
         so that they do not spoil the export of the others again.
         """
-        groups: dict[Attributes | None, list[Report]] = {}
+        groups: dict[Permitted | None, list[Report]] = {}
         for report in reports:
-            attributes = attributes_of(report) if self._suspects else None
-            suspect = attributes if attributes in self._suspects else None
+            suspect = report.permitted if report.permitted in self._suspects else None
             groups.setdefault(suspect, []).append(report)
         problems: dict[Report, Problem | None] = {}
         for group in groups.values():
@@ -81,10 +80,10 @@ class ReportExporter:
             problem = self._export_once(part)
             if problem is None:
                 problems.update(dict.fromkeys(part))
-                for attributes in self._suspects and set(map(attributes_of, part)):
-                    self._suspects.pop(attributes, None)
+                for report in part if self._suspects else ():
+                    self._suspects.pop(report.permitted, None)
             elif self._observer.rejection is Rejection.ALL and len(part) > 1:
-                part.sort(key=lambda report: repr(attributes_of(report)))
+                part.sort(key=lambda report: repr(report.permitted.attributes))
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
             else:
@@ -111,8 +110,7 @@ class ReportExporter:
         return problem
 
     def _suspect(self, reports: Sequence[Report]) -> None:
-        for attributes in set(map(attributes_of, reports)):
-            self._suspects[attributes] = None
+        self._suspects.update((report.permitted, None) for report in reports)
         while len(self._suspects) > MAX_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
 

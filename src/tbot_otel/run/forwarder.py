@@ -10,46 +10,44 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import select
+import signal
 import socket
 import sys
 import threading
 import time
+from _thread import start_new_thread
 
 from tbot_otel import sender
-from tbot_otel.events import StartEvent
 from tbot_otel.otlp import environment
-from tbot_otel.session import Session, Status
+from tbot_otel.session import Outcome, Start, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from tbot_otel.connect import Context, Report, Request
-    from tbot_otel.pipeline.exporter import TbotLogExporter
+    from tbot_otel.otlp.exporter import LazyExporter
 
 IDLE_TIMEOUT_SECONDS = 600.0
 """How long the forwarder waits for a report, and how long it tries to deliver one."""
 LINGER_SECONDS = 1.0
 """How long it still responds after a delivered report, or after tbot has exited."""
 
+# Where the system cannot tell that tbot has exited.
 _POLL_INTERVAL_SECONDS = 0.1
 # The pause after a failed attempt. It doubles each time, up to the maximum.
 _MIN_RETRY_SECONDS = 5.0
 _MAX_RETRY_SECONDS = 30.0
-_NO_TIME = float("inf")
+_NEVER = float("inf")
+# CPython waits forever for a thread that has no memory to start with.
+_STARTUP_TIMEOUT_SECONDS = 60
 _MAX_OOM_SCORE_ADJ = "1000"
 _EXPECTED_LEVELS = "debug, info, warn, error or none"
-
-# For a report that tbot gets 200 for.
-_LINES = {
-    Status.DELIVERED: "tbot's start was delivered to %s",
-    Status.UNOBSERVED: "tbot's start was sent to %s; the response was not observed",
-    Status.REFUSED: "tbot's start was not sent to %s: dry run",
-}
 
 _logger = logging.getLogger("tbot_otel.run")
 
@@ -77,6 +75,7 @@ def forward(
         dry_run: Whether nothing is sent.
         allowed_helpers: See `policy.decide`.
     """
+    _limit_startup()
     _raise_oom_score()
     # waitress writes to it even where this process was started without one.
     sys.stderr = sys.stderr or os.fdopen(2, "w")
@@ -85,22 +84,31 @@ def forward(
     # This process is short-lived, and imports are most of its work.
     gc.disable()
     try:
-        # Opened first: later, the process id may be another process's.
-        command = _WatchedProcess(command_pid)
+        # First: later, the process id may be another process's.
+        events = _Events(command_pid)
         forwarder = _Forwarder(
             socket.socket(fileno=listener_fd),
             prefix,
             forked_at,
-            record_fd,
+            events,
+            record_fd=record_fd,
             dry_run=dry_run,
             allowed_helpers=allowed_helpers,
         )
-        forwarder.run_until_done(command)
+        signal.alarm(0)
+        forwarder.run_until_done()
     except Exception as error:
         debug = _logger.isEnabledFor(logging.DEBUG)
         _logger.exception(
             "tbot's start was not delivered (%s)", type(error).__name__, exc_info=debug
         )
+
+
+def _limit_startup() -> None:
+    """Let the kernel end this process if it does not start up, as when memory is short."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.alarm(_STARTUP_TIMEOUT_SECONDS)
 
 
 def _raise_oom_score() -> None:
@@ -139,6 +147,74 @@ class _NewLines(logging.Filter):
         return record.name != "tbot_otel.export" and not is_repeated
 
 
+class _Events:
+    """Wakes the forwarder: when tbot has exited, when something has happened, or at a deadline.
+
+    Args:
+        command_pid: The process id of tbot, which is not a child of this process.
+
+    Attributes:
+        command_has_exited: Whether tbot has exited.
+    """
+
+    def __init__(self, command_pid: int) -> None:
+        self.command_has_exited: bool = False
+        self._pid = command_pid
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._poll = select.poll()
+        self._poll.register(self._read_fd, select.POLLIN)
+        self._pidfd: int | None = None
+        # Only Linux has pidfd_open, and it fails if the process has exited.
+        with contextlib.suppress(AttributeError, OSError):
+            self._pidfd = os.pidfd_open(command_pid)
+            self._poll.register(self._pidfd, select.POLLIN)
+
+    def wake(self) -> None:
+        """End the wait: something has happened."""
+        # If the pipe is full, the wait ends anyway.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write_fd, b"\0")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the next event, for at most this long."""
+        if self._pidfd is None and not self.command_has_exited:
+            seconds = min(seconds, _POLL_INTERVAL_SECONDS)
+            self.command_has_exited = not _is_running(self._pid)
+        for fd, _ in self._poll.poll(max(0, math.ceil(seconds * 1000))):
+            if fd == self._pidfd:
+                self.command_has_exited = True
+                self._poll.unregister(fd)
+            else:
+                os.read(fd, select.PIPE_BUF)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # It runs as another user now.
+        pass
+    return True
+
+
+class _Attempt(Start):
+    """An attempt to send a start, which wakes the forwarder when it is over."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, report: "Report", events: _Events) -> None:
+        super().__init__(report.session_id, report.timestamp)
+        self._events = events
+
+    def settle(self, outcome: Outcome) -> None:
+        super().settle(outcome)
+        self._events.wake()
+
+
 class _Delivery:
     """A start on its way to the Collector, in one attempt after another.
 
@@ -146,39 +222,42 @@ class _Delivery:
 
     Args:
         report: tbot's report of the start.
+        events: Gets to know when an attempt is over.
+        build_exporter: Builds the exporter of an attempt.
+
+    Attributes:
+        attempt: The last attempt.
+        retry_at: When the next one is due, on the monotonic clock in seconds.
     """
 
-    def __init__(self, report: "Report") -> None:
-        self._event = StartEvent.from_attributes(report.attributes)
-        self._started = report.timestamp
+    def __init__(
+        self, report: "Report", events: _Events, build_exporter: "Callable[[], LazyExporter]"
+    ) -> None:
+        self._report = report
+        self._events = events
+        self._build_exporter = build_exporter
         self._retry_seconds = _MIN_RETRY_SECONDS
-        self._retry_at = _NO_TIME
         self.session_id: str = report.session_id
-        self.session: Session = self.start_attempt()
+        self.start_attempt()
 
-    def start_attempt(self) -> Session:
-        """Start an attempt, and return its session."""
-        self._retry_at = _NO_TIME
-        self.session = Session.from_report(self.session_id, self._started)
+    def start_attempt(self) -> None:
+        """Start an attempt."""
+        self.retry_at: float = _NEVER
+        self.attempt: Start = _Attempt(self._report, self._events)
         try:
-            sender.submit(self._event, self.session)
+            sender.submit(self._report.permitted, self.attempt, self._build_exporter)
         except Exception as error:  # noqa: BLE001 - the system may refuse another thread
-            self.session.fail(error)
-        return self.session
-
-    def has_failed(self) -> bool:
-        """Return whether the last attempt has failed."""
-        return self.session.flush(0).status is Status.FAILED
+            self.attempt.fail(error)
 
     def retry_if_due(self) -> None:
         """Start another attempt some time after one that failed for a temporary reason."""
-        if not self.session.flush(0).can_retry:
+        if not self.attempt.outcome.can_retry:
             return
         now = time.monotonic()
-        if self._retry_at == _NO_TIME:
-            self._retry_at = now + self._retry_seconds
+        if self.retry_at == _NEVER:
+            self.retry_at = now + self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
-        elif now >= self._retry_at:
+        elif now >= self.retry_at:
             self.start_attempt()
 
 
@@ -190,8 +269,9 @@ class _Forwarder:
         listener: socket.socket,
         prefix: str,
         forked_at: float,
-        record_fd: int | None,
+        events: _Events,
         *,
+        record_fd: int | None,
         dry_run: bool,
         allowed_helpers: "Sequence[str]",
     ) -> None:
@@ -212,7 +292,7 @@ class _Forwarder:
         if dry_run:
             self._accepted.add(Status.REFUSED)
         self._record_file = None if record_fd is None else RecordFile(record_fd)
-        sender.use_exporter(self._build_exporter)
+        self._events = events
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
@@ -220,15 +300,17 @@ class _Forwarder:
         self._has_logged_delivery = False
         self._application = connect.wsgi_application(self._handle_report, [prefix])
         self._prefix = prefix
-        self._server = Server(self._respond, listener, forked_at)
-        threading.Thread(target=self._server.run, name="tbot_otel", daemon=True).start()
+        self._server = Server(self._respond, listener, forked_at, events.wake)
+        # Not a `threading.Thread`: that waits for the thread to start.
+        start_new_thread(self._server.run, ())
 
-    def _build_exporter(self) -> "TbotLogExporter":
+    def _build_exporter(self) -> "LazyExporter":
+        from tbot_otel.otlp.arguments import Arguments
         from tbot_otel.pipeline.recording import RecordingExporter
 
         # Only the first attempt is recorded.
         file, self._record_file = self._record_file, None
-        return RecordingExporter(file, dry_run=self._dry_run, allowed_helpers=self._allowed_helpers)
+        return RecordingExporter(Arguments, file, dry_run=self._dry_run)
 
     def _respond(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -244,6 +326,7 @@ class _Forwarder:
             with self._lock:
                 self._active_calls -= 1
                 self._last_request_at = time.monotonic()
+            self._events.wake()
 
     def _respond_to_tbot(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -267,8 +350,8 @@ class _Forwarder:
 
     def _log_delivery(self) -> None:
         if self._delivery is not None:
-            status = self._delivery.session.flush(0).status
-            _logger.info(_LINES[status], self._target)
+            sentence = self._delivery.attempt.outcome.describe(self._target)
+            _logger.info("tbot's start was %s", sentence)
             self._has_logged_delivery = True
 
     def _handle_report(self, request: "Request", context: "Context") -> None:
@@ -277,18 +360,17 @@ class _Forwarder:
 
         waiting_since = self._server.waiting_since(context.client_address)
         report = connect.parse_report(request, time.time_ns(), self._allowed_helpers)
-        for name, reason in report.changes:
+        for name, reason in report.permitted.changes:
             _logger.info("%s: %s", name, reason.value)
-        session = self._submit(report)
         deadline = waiting_since + connect.RESPONSE_TIMEOUT_SECONDS
-        outcome = session.flush(max(0.0, deadline - time.monotonic()))
+        outcome = self._submit(report).wait(deadline - time.monotonic())
         if outcome.status is Status.PENDING:
             raise connect.unavailable_error(TIMED_OUT)
         if outcome.status not in self._accepted:
             raise connect.unavailable_error(outcome.reason)
 
-    def _submit(self, report: "Report") -> Session:
-        """Submit a report, unless it is being sent, and return the session to wait for.
+    def _submit(self, report: "Report") -> Start:
+        """Submit a report, unless it is being sent, and return the attempt to wait for.
 
         Raises:
             ConnectError: Another start was reported before.
@@ -298,62 +380,43 @@ class _Forwarder:
         with self._lock:
             delivery = self._delivery
             if delivery is None:
-                delivery = self._delivery = _Delivery(report)
+                delivery = self._delivery = _Delivery(report, self._events, self._build_exporter)
             elif delivery.session_id != report.session_id:
                 raise another_start_error()
-            elif delivery.has_failed():
+            elif delivery.attempt.outcome.status is Status.FAILED:
                 delivery.start_attempt()
-            return delivery.session
+            return delivery.attempt
 
-    def run_until_done(self, command: "_WatchedProcess") -> None:
+    def run_until_done(self) -> None:
         """Return when nothing is left to do."""
-        done_at = _NO_TIME
+        done_at = _NEVER
         while True:
             if self._server.fatal_error is not None:
                 raise self._server.fatal_error
             now = time.monotonic()
             has_delivered = self._has_delivered()
-            if done_at == _NO_TIME and (command.has_exited() or has_delivered):
+            if done_at == _NEVER and (self._events.command_has_exited or has_delivered):
                 done_at = now + LINGER_SECONDS
+            end_at = retry_at = _NEVER
             with self._lock:
-                idle_seconds = 0.0 if self._active_calls else now - self._last_request_at
+                if not self._active_calls:
+                    idle_since = self._last_request_at
+                    end_at = min(
+                        max(done_at, idle_since + LINGER_SECONDS),
+                        idle_since + IDLE_TIMEOUT_SECONDS,
+                    )
                 if self._delivery is not None:
                     self._delivery.retry_if_due()
+                    retry_at = self._delivery.retry_at
             # After the response to tbot.
-            if has_delivered and idle_seconds and not self._has_logged_delivery:
+            if has_delivered and end_at < _NEVER and not self._has_logged_delivery:
                 self._log_delivery()
-            if idle_seconds >= LINGER_SECONDS and now >= done_at:
+            if now >= end_at:
                 break
-            if idle_seconds > IDLE_TIMEOUT_SECONDS:
-                break
-            time.sleep(_POLL_INTERVAL_SECONDS)
+            self._events.wait(min(end_at, retry_at, now + IDLE_TIMEOUT_SECONDS) - now)
         if self._delivery is None:
             _logger.info("tbot did not report a start")
 
     def _has_delivered(self) -> bool:
         delivery = self._delivery
-        return delivery is not None and delivery.session.flush(0).status in self._accepted
-
-
-class _WatchedProcess:
-    """Detects the exit of a process that is not a child of this one."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._fd: int | None = None
-        # Only Linux has pidfd_open, and it fails if the process has exited.
-        with contextlib.suppress(AttributeError, OSError):
-            self._fd = os.pidfd_open(pid)
-
-    def has_exited(self) -> bool:
-        """Return whether the process has exited."""
-        if self._fd is not None:
-            return bool(select.select([self._fd], [], [], 0)[0])
-        try:
-            os.kill(self._pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            # It runs as another user now.
-            pass
-        return False
+        return delivery is not None and delivery.attempt.outcome.status in self._accepted

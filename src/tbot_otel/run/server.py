@@ -4,6 +4,7 @@ import errno
 import resource
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -45,6 +46,7 @@ class Server(TcpWSGIServer):
         application: The WSGI application.
         listener: A listening TCP socket.
         forked_at: When this process was forked, on the monotonic clock in seconds.
+        on_fatal_error: Called when no connection can be accepted.
 
     Attributes:
         fatal_error: Why no connection can be accepted; None if they can.
@@ -52,10 +54,17 @@ class Server(TcpWSGIServer):
 
     channel_class: type[HTTPChannel] = _Channel
 
-    def __init__(self, application: Any, listener: socket.socket, forked_at: float) -> None:
+    def __init__(
+        self,
+        application: Any,
+        listener: socket.socket,
+        forked_at: float,
+        on_fatal_error: Callable[[], None],
+    ) -> None:
         max_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_connections = min(_MAX_CONNECTIONS, max_fds // 2)
         self._forked_at = forked_at
+        self._on_fatal_error = on_fatal_error
         self.fatal_error: OSError | None = None
         super().__init__(
             application,
@@ -90,6 +99,7 @@ class Server(TcpWSGIServer):
             # The server would retry forever.
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self.fatal_error = error
+                self._on_fatal_error()
             raise
 
     def handle_accept(self) -> None:

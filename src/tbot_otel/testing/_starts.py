@@ -87,8 +87,8 @@ class StartReceiver:
 
     def __exit__(self, *_: object) -> None:
         # Later, they would go where the machine's own variables lead.
-        for session in sender.pending_sessions():
-            session.flush(_SENDING_TIMEOUT_SECONDS)
+        for start in sender.pending_starts():
+            start.wait(_SENDING_TIMEOUT_SECONDS)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

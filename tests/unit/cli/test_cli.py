@@ -23,7 +23,7 @@ from tbot_otel.cli import COMMANDS, emit, main, relay, status
 from tbot_otel.cli._parser import Parser
 from tbot_otel.otlp import environment, send
 from tbot_otel.run import launcher
-from tbot_otel.session import Session
+from tbot_otel.session import Start
 
 SECRET = "web01"
 COUNT = "a whole number that is not negative"
@@ -1069,8 +1069,8 @@ def test_both_previews_have_the_same_record(
 ) -> None:
     """The text has the values of the OTLP/JSON."""
     # Both in one session, at one time.
-    session = Session()
-    monkeypatch.setattr("tbot_otel.session.Session", lambda: session)
+    start = Start()
+    monkeypatch.setattr("tbot_otel.session.Start", lambda: start)
     assert main(["preview", "--tbot-version=18.3.0", "--destinations-other=7"]) == 0
     text = capsys.readouterr().out
     assert main(["preview", "--tbot-version=18.3.0", "--destinations-other=7", "--json"]) == 0

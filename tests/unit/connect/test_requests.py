@@ -60,7 +60,7 @@ def test_accepted(body: bytes, content_type: str, headers: dict[str, str]) -> No
     assert status == 200
     assert report.session_id == SESSION_ID
     check_timestamp(report)
-    assert list(report.attributes.items()) == list(REPORT_ATTRIBUTES.items())
+    assert list(report.permitted.attributes.items()) == list(REPORT_ATTRIBUTES.items())
 
 
 def test_errors() -> None:
@@ -110,7 +110,7 @@ def test_start(sent: bytes | object, expected: dict[str, str | int]) -> None:
         if isinstance(sent, bytes)
         else call_application(encode_json_request(sent), JSON)
     )
-    assert [report.attributes for report in reply.reports] == [expected]
+    assert [report.permitted.attributes for report in reply.reports] == [expected]
 
 
 @pytest.mark.parametrize("bracket", ["[", "{"])
@@ -118,7 +118,7 @@ def test_brackets_in_json(bracket: str) -> None:
     """A JSON request with more than 100 brackets is refused unread: the parser could crash."""
     # The request and its start have one each.
     most = call_application(encode_json_request({"joinType": bracket * 98}), JSON)
-    assert [report.attributes["tbot.join_type"] for report in most.reports] == [OTHER]
+    assert [report.permitted.attributes["tbot.join_type"] for report in most.reports] == [OTHER]
     more = call_application(encode_json_request({"joinType": bracket * 99}), JSON)
     assert more == (400, "invalid_argument", "the body: expected a SubmitTbotEventRequest", [])
 
@@ -154,16 +154,17 @@ def test_policy(case: Case) -> None:
         assert reply == (400, "invalid_argument", problem, [])
     else:
         (report,) = reply.reports
-        assert list(report.attributes.items()) == list(case.expected.items())
-        assert list(report.changes) == case.changes
+        assert list(report.permitted.attributes.items()) == list(case.expected.items())
+        assert list(report.permitted.changes) == case.changes
 
 
 def test_allowed_helper() -> None:
     """The owner of the receiver can allow the name of another helper."""
     given = FULL_ATTRIBUTES | {"tbot.helper": "acme-runner"}
     request = Request.from_binary(encode_request(encode_start(given)))
-    assert parse_report(request, NOW, ["acme-runner"]).attributes["tbot.helper"] == "acme-runner"
-    assert parse_report(request, NOW).attributes["tbot.helper"] == OTHER
+    allowed = parse_report(request, NOW, ["acme-runner"]).permitted
+    assert allowed.attributes["tbot.helper"] == "acme-runner"
+    assert parse_report(request, NOW).permitted.attributes["tbot.helper"] == OTHER
 
 
 @pytest.mark.parametrize(("body", "content_type", "headers", "expected"), REFUSED_CASES)

@@ -62,8 +62,8 @@ def test_record() -> None:
     assert scope is not None
     assert (scope.name, scope.schema_url) == ("tbot_otel", SCHEMA_URL)
     assert record.log_record.attributes == FULL_ATTRIBUTES
-    assert record.log_record.timestamp == session.started
-    assert record.log_record.observed_timestamp == session.started
+    assert record.log_record.timestamp == session._start.time
+    assert record.log_record.observed_timestamp == session._start.time
 
 
 def test_event_of_another_library() -> None:
@@ -104,9 +104,9 @@ def test_other_records_do_not_reach_the_queue() -> None:
     for session in sessions:
         assert session.flush(WAIT_SECONDS).status is Status.HANDED_OVER
     provider.shutdown()
-    assert [session_id(record) for record in inner.get_finished_logs()] == [
+    assert sorted(map(str, map(session_id, inner.get_finished_logs()))) == sorted(
         session.id for session in sessions
-    ]
+    )
 
 
 def test_without_consent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +212,10 @@ def test_one_session_id_in_every_exporter() -> None:
     provider.add_log_record_processor(gated)
     # Other Resources of the process, and other pipelines.
     TbotResourceDetector().detect()
-    sessions = [record_start(EVENT, logger_provider=provider) for _ in range(3)]
-    for session in sessions:
-        session.flush(WAIT_SECONDS)
+    sessions = []
+    for _ in range(3):
+        sessions.append(record_start(EVENT, logger_provider=provider))
+        sessions[-1].flush(WAIT_SECONDS)
     first, second, third = sessions
     plain, *anonymous = [[*map(session_id, each.get_finished_logs())] for each in exporters]
     assert plain == [first.id] * 3

@@ -13,22 +13,25 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from support.cases import FULL_ATTRIBUTES
 from support.fuzzing import examples
 from support.messages import INT32_MAX, new_session_id
+from support.starts import permit
 from tbot_otel.connect import Report
 from tbot_otel.otlp.environment import EXPORTER_MODULES
 from tbot_otel.otlp.responses import ResponseObserver
 from tbot_otel.otlp.send import export_and_observe
+from tbot_otel.policy import Permitted
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.session import Status
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
-ATTRIBUTES = st.fixed_dictionaries(
+ATTRIBUTES: st.SearchStrategy[dict[str, str | int]] = st.fixed_dictionaries(
     {},
     optional={
         name: st.integers(0, INT32_MAX) if isinstance(value, int) else TEXTS
         for name, value in FULL_ATTRIBUTES.items()
     },
 )
-REPORTS = st.builds(Report, st.uuids(version=4).map(str), st.integers(1, 2**63 - 1), ATTRIBUTES)
+PERMITTED = ATTRIBUTES.map(lambda attributes: Permitted("tbot.start", attributes, []))
+REPORTS = st.builds(Report, st.uuids(version=4).map(str), st.integers(1, 2**63 - 1), PERMITTED)
 
 
 @examples(200)
@@ -70,8 +73,8 @@ def test_exporter_without_the_encoding_function(
     ]
     batch = ReportBatch(
         [
-            Report(new_session_id(), time.time_ns(), FULL_ATTRIBUTES),
-            Report(new_session_id(), time.time_ns(), {}),
+            Report(new_session_id(), time.time_ns(), permit(FULL_ATTRIBUTES)),
+            Report(new_session_id(), time.time_ns(), permit({})),
         ]
     )
     exporter = RecordingExporter()
