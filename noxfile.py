@@ -199,9 +199,10 @@ def sbom(session: nox.Session) -> None:
 
 @nox.session
 def generate(session: nox.Session) -> None:
-    """Generate the module of tbot's messages."""
+    """Generate the module of tbot's messages, and everything that follows from the registry."""
     install(session, "newest")
     session.run("buf", "generate")
+    session.run("python", "registry/generate.py")
 
 
 @nox.session(python=PYTHONS[0])

@@ -93,7 +93,7 @@ def test_closed_pipe(words: str) -> None:
             "preview --daemon --tbot-version 18.3.0",
             "preview --daemon --tbot-version 18.3.0 --json",
         ),
-        *("events", "events --json", "events --diff 0.1.0", "status", "status --json"),
+        *("events", "events --json", "status", "status --json"),
         "completion bash",
     ],
 )

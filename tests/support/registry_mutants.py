@@ -226,10 +226,10 @@ _SKIPPED = "The engine tries each way to skip characters, so that any four digit
 _NOT_ALLOWED = "The character is not allowed in a name anyway."
 EQUIVALENT_MUTANTS = {
     "tbot.version": {
-        "tail: a -> ` at 15": _ENDS,
-        "tail: z -> { at 17": _ENDS,
-        "tail: z -> y at 17": _ENDS,
-        "tail: ? -> * at 25": _REST,
+        "cut_off_after: a -> ` at 15": _ENDS,
+        "cut_off_after: z -> { at 17": _ENDS,
+        "cut_off_after: z -> y at 17": _ENDS,
+        "cut_off_after: ? -> * at 25": _REST,
     },
     "tbot.helper": {
         "pattern: 1 -> nothing at 5": _NOT_EMPTY,

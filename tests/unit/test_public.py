@@ -96,7 +96,6 @@ NAME_RELEASES = {
     "examples/run/actions.yaml",
     "examples/run/workflow.yaml",
     "examples/run/sidecar.yaml",  # the tag of the reader's own image
-    "src/tbot_otel/cli/_weaver.py",  # an example
     "src/tbot_otel/cli/events.py",  # an example
     "src/tbot_otel/registry.py",  # the release that added an attribute
 }

@@ -1,36 +1,32 @@
 """The registry, everything that must agree with it, and the page and the schema made from it."""
 
 import copy
-import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import generate
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from support.cases import CASES, EMPTY_ATTRIBUTES, FULL_ATTRIBUTES, FULL_FIELDS, OTHER, Refusal
+from support.cases import EMPTY_ATTRIBUTES, FULL_ATTRIBUTES, OTHER
 from support.fuzzing import examples
-from support.messages import FIELD_NUMBERS, NOW, RUN_MODES, encode_request, field
 from support.otlp import attribute_values
 from support.paths import ROOT
-from tbot_otel import StartEvent, __version__
-from tbot_otel.cli import _start_options, _weaver, main
-from tbot_otel.cli._parser import Parser
+from tbot_otel import StartEvent
+from tbot_otel.cli import main
 from tbot_otel.cli.events import markdown, schema
-from tbot_otel.connect import Request, parse_report
 from tbot_otel.connect.tbot_pb import TbotStartEvent
 from tbot_otel.registry import EVENTS, RESOURCE, SCHEMA_URL, START, VERSIONS, Attribute
 
 INVALID = "web01"
 
-# The attributes by hand: name, type, and whether it is optional.
+# tbot's own attributes: name, type, and whether it is optional.
 START_ATTRIBUTES = [
     ("tbot.run_mode", "string", False),
     ("tbot.version", "string", False),
@@ -69,121 +65,24 @@ RESOURCE_VALUES = {
 }
 
 
-def test_attributes_are_everywhere() -> None:
-    """Each attribute of `tbot.start` is in every place that needs it.
-
-    If this fails, it lists the places. The other tests follow from the registry.
-    """
-    missing = [
-        f"{attribute.name} is in src/tbot_otel/registry.py, but {problem}"
-        for attribute in START.attributes
-        for problem in missing_places(attribute)
-    ]
-    if (ROOT / "docs" / "events.md").read_bytes().decode() != markdown():
-        missing.append(
-            "docs/events.md is out of date: run `tbot-otel events --markdown > docs/events.md`"
-        )
-    if missing:
-        pytest.fail("\n".join(missing), pytrace=False)
+@pytest.mark.parametrize("path", generate.files())
+def test_generated_files(path: str) -> None:
+    """Each file that follows from the registry is up to date."""
+    committed = (ROOT / path).read_text(encoding="utf-8")
+    assert committed == generate.files()[path], "run nox --session generate"
 
 
-def test_missing_places() -> None:
-    """Each place that lacks an attribute is named."""
-    assert [
-        *missing_places(Attribute("tbot.missing", "An example.", question="Why?", since="0.0.1"))
-    ] == [
-        "StartEvent in src/tbot_otel/events.py has no parameter `missing`",
-        (
-            "TbotStartEvent in src/tbot_otel/connect/tbot.proto has no field `missing`: add it, "
-            "then run `nox --session generate`"
-        ),
-        (
-            "emit and preview cannot set it: src/tbot_otel/cli/_start_options.py has neither an "
-            "option with dest='tbot.missing' nor a variable for it"
-        ),
-        "examples/relay/only-starts.yaml does not keep it",
-        "CHANGELOG.md has no section for its version, 0.0.1",
-        "START_ATTRIBUTES in tests/test_registry.py does not list it",
-        "CASES in tests/support/cases.py has no case for a value that may not leave",
-    ]
-
-
-def missing_places(attribute: Attribute) -> Iterator[str]:
-    """Yield a sentence for each place that lacks an attribute."""
-    yield from missing_in_start_event(attribute)
-    yield from missing_in_report(attribute)
-    yield from missing_in_commands(attribute)
-    yield from missing_in_example(attribute)
-    yield from missing_in_changelog(attribute.name, attribute.since)
-    yield from missing_in_tests(attribute)
-
-
-def missing_in_start_event(attribute: Attribute) -> Iterator[str]:
-    """Yield what StartEvent lacks."""
-    place = "StartEvent in src/tbot_otel/events.py"
+@pytest.mark.parametrize("attribute", START.attributes, ids=lambda attribute: attribute.name)
+def test_attribute_is_everywhere(attribute: Attribute) -> None:
+    """The places that are written by hand have each attribute of `tbot.start`."""
     name = attribute.name.removeprefix("tbot.")
-    if name not in inspect.signature(StartEvent).parameters:
-        yield f"{place} has no parameter `{name}`"
-        return
-    if f"\n    {name}: " not in str(inspect.getdoc(StartEvent)):
-        yield f"the docstring of {place} does not describe `{name}`"
-    if name not in StartEvent.__slots__:
-        yield f"the __slots__ of {place} have no `{name}`"
-    if name not in StartEvent.__annotations__:
-        yield f"{place} does not declare the type of `{name}`"
-    event = StartEvent(**FULL_FIELDS)
-    if event.attributes.get(attribute.name) != FULL_ATTRIBUTES[attribute.name]:
-        yield f"{place} does not set `{name}`: add it to `values`"
-
-
-def missing_in_report(attribute: Attribute) -> Iterator[str]:
-    """Yield what tbot's own report lacks."""
-    numbers = {f"tbot.{item.name}": item.number for item in TbotStartEvent.desc().fields}
-    name = attribute.name.removeprefix("tbot.")
-    if attribute.name not in numbers:
-        yield (
-            f"TbotStartEvent in src/tbot_otel/connect/tbot.proto has no field `{name}`: add it, "
-            "then run `nox --session generate`"
-        )
-        return
-    if FIELD_NUMBERS.get(attribute.name) != numbers[attribute.name]:
-        yield f"FIELD_NUMBERS in tests/support/messages.py does not have the number of `{name}`"
-    start = b"".join(
-        field(numbers[name], RUN_MODES.get(str(value), value))
-        for name, value in FULL_ATTRIBUTES.items()
-        if name in numbers
-    )
-    report = parse_report(Request.from_binary(encode_request(start)), NOW)
-    if report.permitted.attributes.get(attribute.name) != FULL_ATTRIBUTES[attribute.name]:
-        yield f"parse_report in src/tbot_otel/connect/__init__.py does not read `start.{name}`"
-
-
-def missing_in_commands(attribute: Attribute) -> Iterator[str]:
-    """Yield what emit and preview lack."""
-    parser = Parser()
-    _start_options.configure(parser)
-    options = {action.dest for action in parser._actions}
-    if attribute.name not in {*options, *_start_options.helper_attributes()}:
-        yield (
-            "emit and preview cannot set it: src/tbot_otel/cli/_start_options.py has neither an "
-            f"option with dest={attribute.name!r} nor a variable for it"
-        )
-
-
-def missing_in_example(attribute: Attribute) -> Iterator[str]:
-    """Yield what the Collector's example lacks."""
-    path = "examples/relay/only-starts.yaml"
-    if f'"{attribute.name}"' not in (ROOT / path).read_text(encoding="utf-8"):
-        yield f"{path} does not keep it"
-
-
-def missing_in_changelog(name: str, since: str) -> Iterator[str]:
-    """Yield what the changelog lacks."""
-    sections = changelog_sections()
-    if since not in sections:
-        yield f"CHANGELOG.md has no section for its version, {since}"
-    elif f"`{name}`" not in sections[since]:
-        yield f"CHANGELOG.md does not name it under its version, {since}"
+    field = StartEvent.__init__.__annotations__[name], StartEvent.__annotations__[name]
+    assert [("int" in kind, "None" in kind) for kind in map(str, field)] == [
+        (attribute.type == "int", attribute.optional)
+    ] * 2
+    assert f"\n    {name}: " in str(inspect.getdoc(StartEvent))
+    assert name in {item.name for item in TbotStartEvent.desc().fields}
+    assert f"`{attribute.name}`" in changelog_sections()[attribute.since]
 
 
 def changelog_sections() -> dict[str, str]:
@@ -193,35 +92,13 @@ def changelog_sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def missing_in_tests(attribute: Attribute) -> Iterator[str]:
-    """Yield what the lists of the tests lack."""
-    if attribute.name not in [name for name, *_ in START_ATTRIBUTES]:
-        yield "START_ATTRIBUTES in tests/test_registry.py does not list it"
-    place = "CASES in tests/support/cases.py"
-    name = attribute.name
-    kept = {case.expected.get(name) for case in CASES if isinstance(case.expected, dict)}
-    values = [value for value in attribute.values if value not in kept]
-    if values:
-        yield f"{place} has no case for {', '.join(map(repr, values))}"
-    if not any(
-        case.expected.attribute == name
-        if isinstance(case.expected, Refusal)
-        else name in [changes for changes, _ in case.changes]
-        for case in CASES
-        if case.attributes and name in case.attributes
-    ):
-        yield f"{place} has no case for a value that may not leave"
-
-
 def test_events() -> None:
     """There is one event, with the order and types of tbot's own telemetry."""
     assert list(EVENTS) == ["tbot.start"]
     listed = [
         (attribute.name, attribute.type, attribute.optional) for attribute in START.attributes
     ]
-    # test_attributes_are_everywhere reports an attribute that is not in the list.
-    names = [name for name, *_ in START_ATTRIBUTES]
-    assert [item for item in listed if item[0] in names] == START_ATTRIBUTES
+    assert [item for item in listed if item in START_ATTRIBUTES] == START_ATTRIBUTES
 
 
 def test_resource() -> None:
@@ -330,7 +207,7 @@ def test_page(attribute: Attribute) -> None:
 )
 def test_changelog(name: str, since: str) -> None:
     """The changelog names each event, and each attribute of the Resource, under its version."""
-    assert list(missing_in_changelog(name, since)) == []
+    assert f"`{name}`" in changelog_sections()[since]
 
 
 def test_schema_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -438,16 +315,6 @@ def test_schema_agrees(attribute: Attribute, data: st.DataObject) -> None:
     assert Draft202012Validator(value_schema).is_valid(value) is unchanged
 
 
-# The snapshot of each version: a hash of its files. One that was released never changes.
-SNAPSHOTS = {
-    "0.1.0": "740f55fc47f100dbeae67e860da869eab92f409f5154bb2da42f999b33c84e71",
-}
-NEW_VERSION = (
-    "The registry has changed. Add a version with the reason to VERSIONS in "
-    "src/tbot_otel/registry.py, name the changes in CHANGELOG.md, write the snapshot with "
-    "`tbot-otel events --weaver registry/VERSION`, and add it to SNAPSHOTS in "
-    "tests/test_registry.py. Only a version that was not released can be written again."
-)
 WEAVER_SCHEMA = json.loads(
     # Weaver 0.25.1, schemas/semconv.schema.v2.json
     (ROOT / "tests" / "support" / "semconv.schema.v2.json").read_text(encoding="utf-8")
@@ -461,61 +328,19 @@ def snapshot(version: str) -> dict[str, Any]:
     return content
 
 
-def folder_content(folder: Path) -> dict[str, bytes]:
-    """The files of a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def test_snapshot_is_current() -> None:
-    """The newest snapshot is what the registry generates."""
-    folder = ROOT / "registry" / _weaver.VERSION
-    committed = {name: content.decode() for name, content in folder_content(folder).items()}
-    if committed != _weaver.files():
-        pytest.fail(NEW_VERSION, pytrace=False)
-
-
-def test_snapshots_are_fixed() -> None:
-    """Each version has a snapshot, which is not written again."""
-    hashes = {}
-    for folder in (ROOT / "registry").iterdir():
-        content = folder_content(folder)
-        hashes[folder.name] = hashlib.sha256(b"".join(content.values())).hexdigest()
-    if hashes != SNAPSHOTS:
-        pytest.fail(f"{NEW_VERSION}\nSNAPSHOTS = {hashes}", pytrace=False)
-    assert list(VERSIONS) == list(SNAPSHOTS)
-
-
 def test_versions() -> None:
     """A version is that of a release, with a reason; it is newer than the one before it."""
-    numbers = [_weaver._numbers(version) for version in VERSIONS]
+    numbers = [tuple(map(int, version.split("."))) for version in VERSIONS]
     assert numbers == sorted({*numbers})
-    assert numbers[-1] <= _weaver._numbers(__version__)
     for reason in VERSIONS.values():
         assert len(reason.split()) >= 3
         assert reason.endswith(".")
 
 
-def test_changelog_names_changes() -> None:
-    """The changelog names each event and attribute that a version changed."""
-    empty: dict[str, Any] = {"attributes": [], "events": [], "entities": []}
-    previous = empty
-    for version in VERSIONS:
-        current = snapshot(version)
-        lines = _weaver.changes(previous, current)
-        assert lines, f"{version} changes nothing"
-        names = {str(name) for line in lines for name in re.findall("`(.*?)`", line)[:1]}
-        assert [*names - {*re.findall("`(.*?)`", changelog_sections()[version])}] == []
-        previous = current
-
-
 @each_attribute
 def test_snapshot_has_every_field(attribute: Attribute) -> None:
     """No field of an attribute can change without a change of the snapshot."""
-    convert = _weaver._reference if attribute in RESOURCE else _weaver._definition
+    convert = generate._reference if attribute in RESOURCE else generate._definition
     changes: dict[str, object] = {
         "name": "another.name",
         "brief": "Another brief.",
@@ -543,7 +368,7 @@ def test_snapshot_has_every_field(attribute: Attribute) -> None:
         assert convert(changed) != convert(attribute), name
     changed = copy.copy(attribute)
     changed.optional = not attribute.optional
-    assert _weaver._requirement_level(changed) != _weaver._requirement_level(attribute)
+    assert generate._requirement_level(changed) != generate._requirement_level(attribute)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -577,7 +402,7 @@ def test_weaver_format(version: str) -> None:
 )
 def test_weaver_schema_can_fail(change: Callable[[dict[str, Any]], object]) -> None:
     """The schema refuses a file that is not in Weaver's format."""
-    content = _weaver.registry()
+    content = generate.registry()
     assert Draft202012Validator(WEAVER_SCHEMA).is_valid(content)
     change(content)
     assert not Draft202012Validator(WEAVER_SCHEMA).is_valid(content)
@@ -585,243 +410,7 @@ def test_weaver_schema_can_fail(change: Callable[[dict[str, Any]], object]) -> N
 
 def test_dependency_of_the_registry() -> None:
     """The snapshot takes the names of the Resource from the conventions of the record's URL."""
-    manifest = yaml.safe_load(_weaver.files()["manifest.yaml"])
+    manifest = yaml.safe_load(generate.files()[f"{generate.SNAPSHOT}/manifest.yaml"])
     ((dependency,),) = [manifest["dependencies"]]
     assert dependency["schema_url"] == SCHEMA_URL
     assert f"/v{SCHEMA_URL.rpartition('/')[2]}.zip" in dependency["registry_path"]
-
-
-def test_package_has_the_snapshots() -> None:
-    """The installed package has every snapshot, for --diff."""
-    assert folder_content(_weaver._SNAPSHOTS) == folder_content(ROOT / "registry")
-
-
-def test_weaver_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`tbot-otel events --weaver FOLDER` writes the snapshot, also over an older one."""
-    folder = tmp_path / "new" / "folder"
-    for _ in range(2):
-        assert main(["events", "--weaver", str(folder)]) == 0
-        assert capsys.readouterr() == ("", "")
-        assert folder_content(folder) == folder_content(ROOT / "registry" / _weaver.VERSION)
-
-
-def test_weaver_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder that cannot be written is a usage error."""
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(SystemExit, match="2"):
-        main(["events", "--weaver", str(file)])
-    assert capsys.readouterr() == ("", f"tbot-otel events: {file}: File exists\n")
-
-
-def attribute_of(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """An attribute that a registry defines, or refers to in its entity."""
-    entity = content["entities"][0]
-    named = {item["key"]: item for item in content["attributes"]}
-    named |= {item["ref"]: item for item in (*entity["identity"], *entity["description"])}
-    found: dict[str, Any] = named[name]
-    return found
-
-
-def annotations(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """What an attribute has beyond Weaver's own format."""
-    found: dict[str, Any] = attribute_of(content, name)["annotations"]["tbot_otel"]
-    return found
-
-
-def remove_event_attribute(content: dict[str, Any]) -> None:
-    """Remove the last attribute of the event."""
-    del content["events"][0]["attributes"][-1]
-    del content["attributes"][-1]
-
-
-@pytest.mark.parametrize(
-    ("change", "name", "brief"),
-    [
-        (
-            remove_event_attribute,
-            "the attribute `tbot.destinations_application` of `tbot.start`",
-            "How many application destinations are configured.",
-        ),
-        (
-            lambda content: content["events"].clear(),
-            "the event `tbot.start`",
-            "tbot was started.",
-        ),
-        (
-            lambda content: content["entities"][0]["description"].pop(),
-            "the attribute `host.arch` of the Resource",
-            "The processor architecture; only for an event of this machine.",
-        ),
-    ],
-)
-def test_added_and_removed(
-    change: Callable[[dict[str, Any]], object], name: str, brief: str
-) -> None:
-    """What an older registry lacks was added; what only that one has was removed."""
-    current, old = _weaver.registry(), _weaver.registry()
-    change(old)
-    assert f"adds {name}: {brief}" in _weaver.changes(old, current)
-    assert f"removes {name}" in _weaver.changes(current, old)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "added", "removed"),
-    [
-        (
-            "tbot.run_mode",
-            lambda content: attribute_of(content, "tbot.run_mode")["type"]["members"].pop(1),
-            "these values can leave too: `daemon`",
-            "these values no longer leave: `daemon`",
-        ),
-        (
-            "os.type",
-            lambda content: annotations(content, "os.type")["values"].__delitem__(slice(2)),
-            "these values can leave too: `aix`, `darwin`",
-            "these values no longer leave: `aix`, `darwin`",
-        ),
-        *(
-            (
-                "tbot.destinations_other",
-                lambda content, name=name: annotations(content, "tbot.destinations_other").update(
-                    {name: 99, "allowed": "A number to 99."}
-                ),
-                ("other values leave: A whole number from 0 to 999, which stands for 999 or more."),
-                "other values leave: A number to 99.",
-            )
-            for name in ("pattern", "dropped_before", "cut_off_after", "maximum")
-        ),
-        (
-            "tbot.version",
-            lambda content: attribute_of(content, "tbot.version").update(type="int"),
-            "it has the type string, not int",
-            "it has the type int, not string",
-        ),
-        (
-            "tbot.helper",
-            lambda content: content["events"][0]["attributes"][3].update(
-                requirement_level="required"
-            ),
-            "a record can lack it",
-            "every record has it",
-        ),
-        (
-            "session.id",
-            lambda content: annotations(content, "session.id").update(question="Another?"),
-            "it answers another question: Do two records come from one start?",
-            "it answers another question: Another?",
-        ),
-        (
-            "service.name",
-            lambda content: attribute_of(content, "service.name").update(brief="Another."),
-            "its description is now: The service, which is always tbot.",
-            "its description is now: Another.",
-        ),
-        (
-            "tbot.version",
-            lambda content: attribute_of(content, "tbot.version").update(examples=["17.0.0"]),
-            "its explanation or its examples",
-            "its explanation or its examples",
-        ),
-    ],
-)
-def test_changes(
-    name: str, change: Callable[[dict[str, Any]], object], added: str, removed: str
-) -> None:
-    """Each difference of an attribute is said in words, in both directions."""
-    current, old = _weaver.registry(), _weaver.registry()
-    assert _weaver.changes(old, current) == []
-    change(old)
-    place = "`tbot.start`" if name.startswith("tbot.") else "the Resource"
-    start = f"changes the attribute `{name}` of {place}: "
-    assert _weaver.changes(old, current) == [start + added]
-    assert _weaver.changes(current, old) == [start + removed]
-
-
-def install_old_snapshot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make 0.0.9 the release before, without the last attribute."""
-    old = _weaver.registry()
-    remove_event_attribute(old)
-    (folder / "0.0.9").mkdir()
-    (folder / "0.0.9" / "registry.yaml").write_text(yaml.safe_dump(old))
-    reasons = {"0.0.9": "The release before it.", "0.1.0": "A reason that is long. " * 5}
-    monkeypatch.setattr(_weaver, "_SNAPSHOTS", folder)
-    monkeypatch.setattr(_weaver, "VERSIONS", reasons)
-    monkeypatch.setattr("tbot_otel.cli._weaver.__version__", "0.1.5")
-
-
-@pytest.mark.parametrize("version", ["0.0.9", "0.0.10"])
-def test_diff_command(
-    version: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """`tbot-otel events --diff` prints the reasons and the changes since a release."""
-    install_old_snapshot(tmp_path, monkeypatch)
-    assert main(["events", "--diff", version]) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert max(map(len, printed.out.splitlines())) <= 80
-    assert printed.out.startswith(f"Changes from tbot-otel {version} to {__version__}:\n- 0.1.0: A")
-    assert " ".join(printed.out.split()).endswith(
-        " - adds the attribute `tbot.destinations_application` of `tbot.start`: How many "
-        "application destinations are configured."
-    )
-
-
-@pytest.mark.parametrize("version", ["0.1.0", "0.1.4", "0.1.5"])
-def test_diff_without_changes(
-    version: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A release that did not change the registry collects the same as the one before it."""
-    install_old_snapshot(tmp_path, monkeypatch)
-    (tmp_path / "0.1.0").mkdir()
-    (tmp_path / "0.1.0" / "registry.yaml").write_text(yaml.safe_dump(_weaver.registry()))
-    assert main(["events", "--diff", version]) == 0
-    line = f"tbot-otel {__version__} can collect the same as {version}.\n"
-    assert capsys.readouterr() == (line, "")
-
-
-def test_diff_with_the_snapshots(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each snapshot of the package can be compared; the newest has no difference."""
-    for version in VERSIONS:
-        assert main(["events", "--diff", version]) == 0
-        same = capsys.readouterr().out.endswith(f"can collect the same as {version}.\n")
-        assert same is (version == _weaver.VERSION)
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        *((version, "a release from 0.1.0 to") for version in ("0.0.9", "0.0.99999", "99.0.0")),
-        *(
-            (version, "a release such as 0.1.0")
-            for version in ("", "1", "v0.1.0", "0.1", "0.1.0rc1")
-        ),
-    ],
-)
-def test_diff_with_an_unknown_release(
-    version: str, expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A release that does not exist is a usage error."""
-    with pytest.raises(SystemExit, match="2"):
-        main(["events", "--diff", version])
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert f"--diff: expected {expected}" in printed.err
-
-
-def test_diff_without_installation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without the snapshots, as in a checkout that is not installed, it is one line."""
-    monkeypatch.setattr(_weaver, "_SNAPSHOTS", tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        main(["events", "--diff", "0.1.0"])
-    path = tmp_path / "0.1.0" / "registry.yaml"
-    assert capsys.readouterr() == ("", f"tbot-otel events: {path}: No such file or directory\n")

@@ -4,14 +4,13 @@ This needs no consent (TELEPORT_ANONYMOUS_TELEMETRY) and no extra.
 
 Examples:
   tbot-otel events
-  tbot-otel events --diff 0.1.0
+  tbot-otel events --json
 
 The same as a page, with the expressions:
 https://github.com/tbot-otel/tbot-otel/blob/main/docs/events.md
 """
 
 import argparse
-import re
 import textwrap
 
 from tbot_otel.cli._output import write
@@ -48,9 +47,9 @@ sees the records can recognize an unusual configuration again, such as a rare
 join method with unusual counts. And a start that a program records has the time
 of its machine's clock, so a clock that is wrong by minutes shows.
 
-**Versions.** `tbot-otel events --diff VERSION` prints what this release
-collects that an earlier one did not, and why. The folder `registry/` of the
-repository has each version of this list in the format of OpenTelemetry Weaver.
+**Versions.** The changelog says what each release adds, and why. The folder
+`registry/` of the repository has each version of this list in the format of
+OpenTelemetry Weaver.
 """
 _RESOURCE_INTRODUCTION = """\
 Describes the sender of every event. These values are made by tbot-otel itself.
@@ -65,53 +64,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--markdown", action="store_true", help="print Markdown")
     formats.add_argument("--json", action="store_true", help="print a JSON Schema of the records")
-    formats.add_argument(
-        "--weaver",
-        metavar="FOLDER",
-        help="write FOLDER, a registry in the format of OpenTelemetry Weaver",
-    )
-    formats.add_argument(
-        "--diff",
-        metavar="VERSION",
-        type=_parse_version,
-        help="print what this release collects that VERSION did not, and the reverse",
-    )
-
-
-def _parse_version(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){2}", text):
-        raise argparse.ArgumentTypeError("expected a release such as 0.1.0")
-    return text
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the registry."""
-    if options.weaver is not None:
-        from tbot_otel.cli import _weaver
-
-        _weaver.write(options.weaver)
-    elif options.diff is not None:
-        write(*_describe_changes(options.diff))
-    elif options.json:
+    if options.json:
         import json
 
         write(json.dumps(schema(), indent=2))
     else:
         write(markdown() if options.markdown else plain(), end="")
     return 0
-
-
-def _describe_changes(version: str) -> list[str]:
-    from tbot_otel import __version__
-    from tbot_otel.cli import _weaver
-
-    changes = _weaver.changes_since(version)
-    if not changes:
-        return [f"tbot-otel {__version__} can collect the same as {version}."]
-    lines = [f"Changes from tbot-otel {version} to {__version__}:"]
-    for change in changes:
-        lines += _wrap(change, "- ", "  ")
-    return lines
 
 
 def plain() -> str:

@@ -85,7 +85,7 @@ def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("events", {"--markdown", "--json", "--weaver", "--diff"}),
+        ("events", {"--markdown", "--json"}),
         ("status", {"--json", "--check"}),
         ("emit", SOURCE_OPTIONS | {"--record"}),
         ("preview", SOURCE_OPTIONS | {"--json", "--output"}),
@@ -1117,7 +1117,6 @@ def test_preview_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     [
         ["preview", "--config"],
         ["preview", "--daemon", "--tbot-version=18.3.0", "--output"],
-        ["events", "--weaver"],
     ],
     ids=str,
 )
