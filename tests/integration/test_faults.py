@@ -78,47 +78,11 @@ HTTP_RESPONSES: dict[str, tuple[list[Response], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", HTTP_RESPONSES)
-def test_http_responses(name: str) -> None:
-    """Only a successful OTLP response is a delivery, and only temporary errors are retried."""
-    responses, status, reason = HTTP_RESPONSES[name]
-    with HTTPStandin(*responses) as collector:
-        sent = record_start_in_process(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
-    assert (sent.status, sent.reason) == (status, reason)
-    assert len(collector.requests) == len(responses)
-
-
-@pytest.mark.parametrize("status", [429, 503] if HTTP_EXPORTER_RETRIES else [429])
-def test_retry_after(status: int) -> None:
-    """An official exporter that retries waits as long as a busy Collector asks for."""
-    before = time.monotonic()
-    with HTTPStandin(Response(status, headers={"Retry-After": "2"}), Response()) as collector:
-        sent = record_start_in_process(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
-    if HTTP_EXPORTER_RETRIES:
-        assert (sent.status, len(collector.requests)) == ("DELIVERED", 2)
-        # Without the header, it would retry within 1.2 seconds.
-        assert time.monotonic() - before >= 2
-    else:
-        assert (sent.status, len(collector.requests)) == ("FAILED", 1)
-        assert sent.reason == "the Collector responded with 429"
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects(status: int) -> None:
-    """A redirect is not followed, and is not a delivery."""
-    with HTTPStandin(Response()) as other:
-        headers = {"Location": f"{other.endpoint}/v1/logs"}
-        with HTTPStandin(Response(status, headers=headers)) as collector:
-            sent = record_start_in_process(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
-    assert (sent.status, sent.reason) == ("FAILED", f"the Collector responded with {status}")
-    assert (len(collector.requests), other.requests) == (1, [])
-
-
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[TbotLogExporter]:
     """An exporter that sends on the thread of the test."""
     monkeypatch.setenv("TELEPORT_ANONYMOUS_TELEMETRY", "1")
-    exporter = TbotLogExporter(timeout=1_000)
+    exporter = TbotLogExporter()
     yield exporter
     exporter.shutdown()
 
@@ -128,6 +92,63 @@ def export(exporter: TbotLogExporter) -> Outcome:
     start = Start()
     exporter.export([own_record(start)])
     return start.outcome
+
+
+Export = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def export_to(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Return a function that exports a start, and returns the status and the reason."""
+
+    def export_to(
+        endpoint: str, protocol: str = "http/protobuf", **environ: str
+    ) -> tuple[str, str]:
+        environ |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        }
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        outcome = export(exporter)
+        return outcome.status.name, outcome.reason
+
+    return export_to
+
+
+@pytest.mark.parametrize("name", HTTP_RESPONSES)
+def test_http_responses(name: str, export_to: Export) -> None:
+    """Only a successful OTLP response is a delivery, and only temporary errors are retried."""
+    responses, *outcome = HTTP_RESPONSES[name]
+    with HTTPStandin(*responses) as collector:
+        assert export_to(collector.endpoint) == tuple(outcome)
+    assert len(collector.requests) == len(responses)
+
+
+@pytest.mark.parametrize("status", [429, 503] if HTTP_EXPORTER_RETRIES else [429])
+def test_retry_after(status: int, export_to: Export) -> None:
+    """An official exporter that retries waits as long as a busy Collector asks for."""
+    before = time.monotonic()
+    with HTTPStandin(Response(status, headers={"Retry-After": "2"}), Response()) as collector:
+        outcome = export_to(collector.endpoint)
+    if HTTP_EXPORTER_RETRIES:
+        assert (outcome, len(collector.requests)) == (("DELIVERED", ACCEPTED), 2)
+        # Without the header, it would retry within 1.2 seconds.
+        assert time.monotonic() - before >= 2
+    else:
+        assert outcome == ("FAILED", "the Collector responded with 429")
+        assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects(status: int, export_to: Export) -> None:
+    """A redirect is not followed, and is not a delivery."""
+    with HTTPStandin(Response()) as other:
+        headers = {"Location": f"{other.endpoint}/v1/logs"}
+        with HTTPStandin(Response(status, headers=headers)) as collector:
+            outcome = export_to(collector.endpoint)
+    assert outcome == ("FAILED", f"the Collector responded with {status}")
+    assert (len(collector.requests), other.requests) == (1, [])
 
 
 def test_cookies(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +179,7 @@ def test_proxy(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch, no_pr
 
 def test_reason_of_each_export(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The response to one export is not the reason of the next, which gets no response."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     with HTTPStandin(Response(400, headers={"Connection": "close"})) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         responded = export(exporter)
@@ -178,36 +200,29 @@ GRPC_CODES = {
 
 
 @pytest.mark.parametrize("codes", GRPC_CODES, ids=" ".join)
-def test_grpc_codes(codes: tuple[str, ...]) -> None:
+def test_grpc_codes(codes: tuple[str, ...], export_to: Export) -> None:
     """Over gRPC too, only temporary errors are retried."""
     with GRPCStandin(*codes) as collector:
-        sent = record_start_in_process(
-            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
-        )
+        outcome = export_to(collector.endpoint, "grpc")
     reason = f"the Collector did not accept the export ({codes[-1]})"
-    assert (sent.status, sent.reason) == (
-        *(GRPC_CODES[codes], ACCEPTED if codes[-1] == "OK" else reason),
-    )
+    assert outcome == (GRPC_CODES[codes], ACCEPTED if codes[-1] == "OK" else reason)
     assert len(collector.requests) == len(codes)
 
 
 @pytest.mark.parametrize(
     ("rejected", "outcome"), [(0, ("DELIVERED", ACCEPTED)), (1, ("FAILED", REJECTED))]
 )
-def test_grpc_partial_success(rejected: int, outcome: tuple[str, str]) -> None:
+def test_grpc_partial_success(rejected: int, outcome: tuple[str, str], export_to: Export) -> None:
     """Over gRPC too, a successful response that rejects a record is not a delivery."""
     with GRPCStandin(body=partial_success(rejected).SerializeToString()) as collector:
-        sent = record_start_in_process(
-            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
-        )
-    assert (sent.status, sent.reason) == outcome
+        assert export_to(collector.endpoint, "grpc") == outcome
     assert len(collector.requests) == 1
 
 
 @pytest.mark.parametrize("state", UNREACHABLE_PORTS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unreachable(protocol: str, state: str) -> None:
-    """With a Collector that is down or silent, the export fails, and the reason names it."""
+    """With a Collector that is down or silent, the start fails, and the reason names it."""
     with UNREACHABLE_PORTS[state]() as port:
         sent = record_start_in_process(
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
@@ -219,15 +234,11 @@ def test_unreachable(protocol: str, state: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_port_of_another_protocol(protocol: str, collector: Collector) -> None:
+def test_port_of_another_protocol(protocol: str, collector: Collector, export_to: Export) -> None:
     """An export to the port of another protocol fails."""
     (other,) = set(PROTOCOLS) - {protocol}
-    sent = record_start_in_process(
-        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
-        OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint(other),
-        OTEL_EXPORTER_OTLP_TIMEOUT="0.5",
-    )
-    assert sent.status == "FAILED"
+    timeout = {"OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}
+    assert export_to(collector.endpoint(other), protocol, **timeout)[0] == "FAILED"
 
 
 @pytest.fixture
@@ -418,13 +429,11 @@ def exit_early(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_exit_delivers(protocol: str, ending: str, collector: Collector) -> None:
     """A process that exits at once delivers, for each way to exit, and keeps its status."""
-    endpoint = collector.endpoint(protocol)
-    for _ in range(7):
-        session_id, status, _ = exit_early(
-            protocol, endpoint, ending=ending, exit_timeout=WAIT_SECONDS
-        )
-        assert status == "DELIVERED"
-        collector.find(session_id)
+    session_id, status, _ = exit_early(
+        protocol, collector.endpoint(protocol), ending=ending, exit_timeout=WAIT_SECONDS
+    )
+    assert status == "DELIVERED"
+    collector.find(session_id)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,8 +28,15 @@ import tbot_otel
 from support.agent import AGENT_PATH
 from support.collectors import MakeCollector
 from support.otlp import HTTP_EXPORTER_RETRIES, PROTOCOLS, partial_success
-from support.processes import WAIT_SECONDS, wait_until
-from support.run import REPORTING_COMMAND, TESTS_ON_PATH, Command, exporting_to
+from support.processes import BASE_ENVIRON, WAIT_SECONDS, wait_until
+from support.run import (
+    CONSENTING_ENVIRON,
+    REPORTING_COMMAND,
+    TESTS_ON_PATH,
+    Command,
+    exporting_to,
+    run_words,
+)
 from support.standins import (
     UNREACHABLE_PORTS,
     GRPCStandin,
@@ -126,6 +133,8 @@ class Case(NamedTuple):
     answer: str
     seconds: tuple[float, float]
     log_line: str
+    timeout: str = "10"
+    """The timeout of an export in seconds. The default is longer than that of the answer."""
 
 
 @contextlib.contextmanager
@@ -183,13 +192,13 @@ CASES = {
         GRPC, functools.partial(no_collector, "silent"), "unavailable", IN_TIME, NOT_DELIVERED
     ),
     "down": Case(
-        HTTP, functools.partial(no_collector, "refused"), "unavailable", IN_TIME, NOT_DELIVERED
+        HTTP, functools.partial(no_collector, "refused"), "unavailable", IN_TIME, NOT_DELIVERED, "1"
     ),
     "down, gRPC": Case(
-        GRPC, functools.partial(no_collector, "refused"), "unavailable", IN_TIME, NOT_DELIVERED
+        GRPC, functools.partial(no_collector, "refused"), "unavailable", IN_TIME, NOT_DELIVERED, "1"
     ),
-    "no such name": Case(HTTP, no_such_host, "unavailable", IN_TIME, NOT_DELIVERED),
-    "no such name, gRPC": Case(GRPC, no_such_host, "unavailable", IN_TIME, NOT_DELIVERED),
+    "no such name": Case(HTTP, no_such_host, "unavailable", IN_TIME, NOT_DELIVERED, "1"),
+    "no such name, gRPC": Case(GRPC, no_such_host, "unavailable", IN_TIME, NOT_DELIVERED, "1"),
     "400": Case(
         HTTP,
         functools.partial(http_collector, Response(400)),
@@ -227,6 +236,7 @@ CASES = {
         "unavailable",
         IN_TIME,
         NOT_DELIVERED,
+        "1",
     ),
 }
 
@@ -265,7 +275,8 @@ def report_to(case: Case, log: Path) -> ReportResult:
             *PRINT_ADDRESS_AND_WAIT,
             *agent_command(),
             options=("--log", str(log)),
-            environ=exporting_to(endpoint, case.protocol),
+            environ=exporting_to(endpoint, case.protocol)
+            | {"OTEL_EXPORTER_OTLP_TIMEOUT": case.timeout},
         ) as command,
     ):
         # On a busy machine, the forwarder's start could take most of the time of the response.
@@ -751,42 +762,11 @@ FAULTS: dict[str, tuple[tuple[str, ...], str, set[str]]] = {
 USUAL_LIMITS = ("prlimit", "--nofile=1024:", "--as=unlimited:")
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_missing_resources(name: str, tmp_path: Path) -> None:
-    """Without a resource, the command runs as it would directly, and its response is true."""
-    wrapper, problem, responses = FAULTS[name]
-    with HTTPStandin(Response()) as collector:
-        results = {}
-        for options in (("--log", str(tmp_path / "log")), None):
-            with Command(
-                *USUAL_LIMITS,
-                *REPORTING_COMMAND,
-                options=options,
-                wrapper=wrapper,
-                environ=TESTS_ON_PATH | exporting_to(collector.endpoint),
-            ) as command:
-                results[options] = command.wait()
-                command.wait_for_forwarder_exit()
-    (status, stdout, stderr), direct = results.values()
-    facts, *rest = stdout.splitlines(keepends=True)
-    assert (status, facts) == direct[:2] == (7, direct[1])
-    lines = [f"{NO_REPORT}{words}\n" if words else "" for words in problem.split("|")]
-    assert stderr in [line + direct[2] for line in lines]
-    if not responses or stderr != direct[2]:
-        assert rest == []
-        return
-    # A command that could not connect has printed no session.
-    *session, _, answer = stdout.split()[len(facts.split()) :]
-    assert answer in responses
-    if answer == "200":
-        arrived = [session[0].encode() in request.body for request in collector.requests]
-        assert arrived == [True]
-
-
-# Runs a command in its network namespace with a Collector and a vendor's server on loopback. It
-# prints what they received, and to which addresses connections were opened.
+# Runs commands in its network namespace, each with a Collector and a vendor's server on loopback.
+# It prints what they received, and to which addresses connections were opened.
 NETWORK_SCRIPT = """
-import contextlib, ctypes, fcntl, json, os, socket, struct, subprocess, sys, threading
+import contextlib, ctypes, fcntl, json, os, signal, socket, struct, subprocess, sys, threading
+from support.processes import wait_until
 from support.standins import HTTPStandin, Response
 with socket.socket() as interface:
     # SIOCSIFFLAGS, IFF_UP
@@ -806,42 +786,141 @@ def sniff(packets):
 
 packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 threading.Thread(target=sniff, args=[packets], daemon=True).start()
-with HTTPStandin(Response()) as vendor, HTTPStandin(Response()) as collector:
-    servers = {"TEST_VENDOR": vendor.endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-    command = subprocess.run(sys.argv[1:], env={**os.environ, **servers}, stdout=subprocess.PIPE)
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-    print(json.dumps({
-        "status": command.returncode,
-        "vendor": len(vendor.requests),
-        "collector": len(collector.requests),
-        "opened": sorted(opened - {collector.endpoint.removeprefix("http://")}),
-    }))
+for line in sys.stdin:
+    words, environ = json.loads(line)
+    signal.alarm(60)
+    opened.clear()
+    with HTTPStandin(Response()) as vendor, HTTPStandin(Response()) as collector:
+        environ |= {"TEST_VENDOR": vendor.endpoint}
+        environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        command = subprocess.run(words, env=environ, capture_output=True, text=True)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
+        # After this connection, all earlier ones are known.
+        with socket.create_server(("127.0.0.1", 0)) as last:
+            address = last.getsockname()
+            socket.create_connection(address).close()
+            wait_until(lambda: f"127.0.0.1:{address[1]}" in opened)
+        print(json.dumps({
+            "output": (command.returncode, command.stdout, command.stderr),
+            "vendor": len(vendor.requests),
+            "collector": [request.body.hex() for request in collector.requests],
+            "opened": sorted(
+                opened
+                - {collector.endpoint.removeprefix("http://"), f"127.0.0.1:{address[1]}"}
+            ),
+        }), flush=True)
 """
-NETWORK_NAMESPACE: tuple[str, ...] = ("unshare", "--net")
-if os.geteuid() != 0:
-    NETWORK_NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 
 
-def report_in_network(
-    options: tuple[str, ...] | None, wrapper: tuple[str, ...], environ: dict[str, str]
-) -> dict[str, Any]:
-    """Run a command that reports in a network of its own, and return what NETWORK_SCRIPT prints."""
-    network = (*NETWORK_NAMESPACE, sys.executable, "-c", NETWORK_SCRIPT, *wrapper)
-    words = (*USUAL_LIMITS, *REPORTING_COMMAND)
-    with Command(*words, options=options, wrapper=network, environ=environ) as command:
-        status, stdout, stderr = command.wait()
-    assert status == 0, stderr
-    return dict(json.loads(stdout))
+class Network:
+    """A network namespace in which commands run that report."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls) -> Iterator[Self]:
+        """Keep the namespace until the block ends."""
+        user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+        words = ("unshare", *user, "--net", sys.executable, "-c", NETWORK_SCRIPT)
+        environ = BASE_ENVIRON | TESTS_ON_PATH
+        pipe = subprocess.PIPE
+        with subprocess.Popen(words, env=environ, stdin=pipe, stdout=pipe, text=True) as process:
+            yield cls(process)
+
+    def report(
+        self,
+        options: tuple[str, ...] | None,
+        wrapper: tuple[str, ...] = (),
+        environ: dict[str, str] = TESTS_ON_PATH,
+    ) -> dict[str, Any]:
+        """Run a command that reports, and return what NETWORK_SCRIPT prints."""
+        words = [*wrapper, *run_words(options), *USUAL_LIMITS, *REPORTING_COMMAND]
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps((words, CONSENTING_ENVIRON | environ)) + "\n")
+        self._process.stdin.flush()
+        return dict(json.loads(self._process.stdout.readline()))
 
 
-# Faults of a network have one of their own.
-NETWORK_FAULTS = {
-    name: (wrapper, TESTS_ON_PATH)
-    for name, (wrapper, *_) in FAULTS.items()
-    if name not in ("no network", "no port", "process 1")
-}
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """A network of its own, for all tests."""
+    with Network.running() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def direct(network: Network) -> tuple[str, str]:
+    """What the command prints without `run`: it reports to the vendor."""
+    result = network.report(None)
+    status, stdout, stderr = result["output"]
+    assert (status, result["vendor"], result["collector"]) == (7, 1, [])
+    return stdout.splitlines(keepends=True)[0], stderr
+
+
+def assert_here_or_nowhere(result: dict[str, Any], most: int) -> None:
+    """Check that a command reported to the Collector, at most that often, or to nobody."""
+    assert (result["output"][0], result["vendor"]) == (7, 0)
+    assert len(result["collector"]) <= most
+    # The forwarder's own address.
+    assert len(result["opened"]) <= 1
+    assert all(address.startswith("127.0.0.1:") for address in result["opened"])
+
+
+# These have a network of their own.
+NETWORK_FAULTS = ("no network", "no port", "process 1")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_missing_resources(
+    name: str, network: Network, direct: tuple[str, str], tmp_path: Path
+) -> None:
+    """Without a resource, the command runs as it would directly, and its response is true.
+
+    Whatever fails, a report goes to the configured Collector or to nobody.
+    """
+    wrapper, problem, responses = FAULTS[name]
+    options = ("--log", str(tmp_path / "log"))
+    if name in NETWORK_FAULTS:
+        with (
+            HTTPStandin(Response()) as collector,
+            Command(
+                *USUAL_LIMITS,
+                *REPORTING_COMMAND,
+                options=options,
+                wrapper=wrapper,
+                environ=TESTS_ON_PATH | exporting_to(collector.endpoint),
+            ) as command,
+        ):
+            status, stdout, stderr = command.wait()
+            command.wait_for_forwarder_exit()
+        received = [request.body.hex() for request in collector.requests]
+    else:
+        result = network.report(options, wrapper)
+        assert_here_or_nowhere(result, 1)
+        status, stdout, stderr = result["output"]
+        received = result["collector"]
+    facts, *rest = stdout.splitlines(keepends=True)
+    assert (status, facts) == (7, direct[0])
+    assert stderr.endswith(direct[1])
+    assert "Traceback" not in stderr
+    # The interpreter itself may have complained before.
+    said = re.findall("(?m)^tbot-otel.*", stderr)
+    assert said in [[f"{NO_REPORT}{words}"] if words else [] for words in problem.split("|")]
+    if not responses or said:
+        assert rest == []
+        return
+    # A command that could not connect has printed no session.
+    *session, _, answer = stdout.split()[len(facts.split()) :]
+    assert answer in responses
+    if answer == "200":
+        assert [session[0].encode().hex() in body for body in received] == [True]
+
+
 REFUSALS = {
     "DO_NOT_TRACK": {"DO_NOT_TRACK": "1"},
     "OTEL_SDK_DISABLED": {"OTEL_SDK_DISABLED": "true"},
@@ -852,22 +931,15 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("name", [*NETWORK_FAULTS, *REFUSALS])
-def test_here_or_nowhere(name: str, sitecustomize: dict[str, str]) -> None:
-    """Whatever fails, a report goes to the configured Collector or to nobody."""
-    wrapper, environ = NETWORK_FAULTS.get(name, ((), sitecustomize | REFUSALS.get(name, {})))
-    result = report_in_network((), wrapper, environ)
-    assert (result["status"], result["vendor"]) == (7, 0)
-    assert result["collector"] <= (name not in REFUSALS)
-    # The forwarder's own address.
-    assert len(result["opened"]) <= 1
-    assert all(address.startswith("127.0.0.1:") for address in result["opened"])
+@pytest.mark.parametrize("name", REFUSALS)
+def test_here_or_nowhere(name: str, network: Network, sitecustomize: dict[str, str]) -> None:
+    """If a report may not or cannot be sent, it goes to nobody: tbot's vendor gets none either."""
+    assert_here_or_nowhere(network.report((), environ=sitecustomize | REFUSALS[name]), 0)
 
 
+@pytest.mark.usefixtures("direct")
 def test_vendor_would_receive() -> None:
     """Without `run`, the same command reports to the vendor."""
-    result = report_in_network(None, (), TESTS_ON_PATH)
-    assert (result["status"], result["vendor"], result["collector"]) == (7, 1, 0)
 
 
 LOGGED_BY_LEVEL = {

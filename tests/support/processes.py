@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -52,6 +53,12 @@ def wait_until(condition: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
             return result
         assert time.monotonic() < deadline, f"not true within {seconds} seconds: {condition}"
         time.sleep(0.02)
+
+
+def wait_for_exit(pid: int, seconds: float) -> None:
+    """Wait until a process has exited that is not a child of this one, or for some seconds."""
+    with contextlib.suppress(ProcessLookupError), open(os.pidfd_open(pid)) as process:
+        select.select([process], [], [], seconds)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Self
 
 from support.paths import TESTS
-from support.processes import WAIT_SECONDS, wait_until
+from support.processes import WAIT_SECONDS, wait_for_exit, wait_until
+
+CONSENTING_ENVIRON = {
+    "PATH": os.environ["PATH"],
+    "HOME": os.environ["HOME"],
+    "PYTHONWARNINGS": "error",
+    "TELEPORT_ANONYMOUS_TELEMETRY": "1",
+}
+
+
+def run_words(options: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The words of ``tbot-otel run`` with options; None for no words."""
+    return () if options is None else (sys.executable, "-m", "tbot_otel", "run", *options, "--")
 
 
 class Command:
@@ -36,17 +48,9 @@ class Command:
         self._marker = f"TEST_MARKER={uuid.uuid4()}"
         self.import_gate = -1
         name, _, marker = self._marker.partition("=")
-        run = () if options is None else (sys.executable, "-m", "tbot_otel", "run", *options, "--")
-        kept = {name: os.environ[name] for name in ("PATH", "HOME")}
         self.process = subprocess.Popen(
-            [*wrapper, *run, *words],
-            env={
-                **kept,
-                name: marker,
-                "PYTHONWARNINGS": "error",
-                "TELEPORT_ANONYMOUS_TELEMETRY": "1",
-                **(environ or {}),
-            },
+            [*wrapper, *run_words(options), *words],
+            env={**CONSENTING_ENVIRON, name: marker, **(environ or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -113,7 +117,14 @@ class Command:
 
     def wait_for_forwarder_exit(self) -> None:
         """Wait until the launcher and the forwarder have exited."""
-        wait_until(lambda: not self.run_processes())
+
+        def have_exited() -> bool:
+            pids = self.run_processes()
+            for pid in pids:
+                wait_for_exit(pid, 1)
+            return not pids
+
+        wait_until(have_exited)
 
 
 # A minimal tbot without threads, which prints each step, and at last the seconds that its report
