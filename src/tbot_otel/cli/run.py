@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 OPTIONS = {
     "--log": (
         "FILE",
-        "append the outcome of the report to FILE, or with - to standard error; "
-        + "OTEL_LOG_LEVEL sets the level (debug, info, warn, error or none)",
+        (
+            "append the outcome of the report to FILE, or with - to standard error; "
+            "OTEL_LOG_LEVEL sets the level (debug, info, warn, error or none)"
+        ),
     ),
     "--record": ("FILE", "append what is sent to FILE, as OTLP/JSON"),
     "--dry-run": ("", "respond to tbot, but send nothing; --record has what would be sent"),
