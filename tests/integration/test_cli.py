@@ -510,6 +510,35 @@ def test_emit_hides_headers() -> None:
     assert "delivered to" in done.stderr
 
 
+NOISY_EMIT_SCRIPT = """
+import logging, sys
+from tbot_otel.cli import main
+
+configure = logging.basicConfig
+
+def configure_and_log(**options):
+    configure(**options)
+    for name in ("another", "opentelemetry.sdk", "tbot_otel"):
+        logging.getLogger(name).warning("a line of %s", name)
+
+logging.basicConfig = configure_and_log
+sys.exit(main(["emit", "--daemon", "--tbot-version=18.3.0"]))
+"""
+
+
+def test_emit_shows_only_its_own_log() -> None:
+    """Other loggers, which can repeat variables, do not get through to standard error."""
+    with HTTPStandin(Response()) as collector:
+        done = run_python(
+            *("-c", NOISY_EMIT_SCRIPT),
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        )
+    first, second = done.stderr.splitlines()
+    assert first == "tbot-otel: a line of tbot_otel"
+    assert second.startswith("tbot-otel: delivered to ")
+
+
 SOCKET_AUDIT_SCRIPT = """
 import sys
 sys.addaudithook(lambda event, _: event.startswith("socket.") and print(event, file=sys.stderr))

@@ -57,12 +57,9 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
     import argparse
     import io
-    from importlib import import_module
 
     from tbot_otel import __version__
     from tbot_otel.cli._parser import Parser, suggest
-    from tbot_otel.errors import TbotOtelError
-    from tbot_otel.streams import discard_stdout
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A variable or a path can have characters that cannot be encoded.
@@ -78,15 +75,26 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     if not words:
         parser.print_help()
         return 0
-    name = parser.parse(words[:1]).command
+    name = parser.parse(words[:1]).command or ""
     if name not in COMMANDS:
-        hint = suggest([name or ""], COMMANDS)
+        hint = suggest([name], COMMANDS)
         parser.error(f"COMMAND: expected one of {', '.join(COMMANDS)}{hint}")
+    return _run(name, words[1:])
+
+
+def _run(name: str, words: "Sequence[str]") -> int:
+    """Run a command, and return its exit status. A usage error exits."""
+    from importlib import import_module
+
+    from tbot_otel.cli._parser import Parser
+    from tbot_otel.errors import TbotOtelError
+    from tbot_otel.streams import discard_stdout
+
     command = import_module(f"tbot_otel.cli.{name}")
     parser = Parser(prog=f"tbot-otel {name}", description=command.__doc__)
     command.configure(parser)
     try:
-        return int(command.run(parser.parse(words[1:])))
+        return int(command.run(parser.parse(words)))
     except TbotOtelError as error:
         parser.error(str(error))
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import contextlib
 import sys
 
 from tbot_otel.errors import TbotOtelError
-from tbot_otel.streams import discard_stdout
+from tbot_otel.streams import discard_stdout, printable
 
 
 def write(*lines: str, end: str = "\n") -> None:
@@ -24,8 +24,8 @@ def write(*lines: str, end: str = "\n") -> None:
 
 
 def write_message(line: str) -> None:
-    """Write a line to standard error, if that is possible."""
+    """Write one line, whatever characters it has, to standard error, if that is possible."""
     # Where it is closed, print would write to standard output.
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)

@@ -26,6 +26,7 @@ from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
 from tbot_otel.run import launcher
 from tbot_otel.session import Outcome, Status
+from tbot_otel.streams import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
 
         write(json.dumps(status, indent=2))
     else:
-        write(*_describe(status))
+        write(*map(printable, _describe(status)))
     return exit_status
 
 

@@ -1131,6 +1131,23 @@ def test_path_that_is_not_printable(
     assert capsys.readouterr() == ("", line)
 
 
+@pytest.mark.usefixtures("opted_in")
+@pytest.mark.parametrize("words", [["emit", "--daemon", "--tbot-version=18.3.0"], ["status"]])
+def test_values_that_are_not_printable(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control characters of a variable are escaped."""
+    monkeypatch.setenv(ENDPOINT, "http://h\x1b[31m\n\u202e:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "x\r\x9b31m")
+    main(words)
+    printed = capsys.readouterr()
+    text = printed.out + printed.err
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert r"http://h\x1b[31m\n\u202e:4318" in text
+    assert r"x\r\x9b31m" in text
+    assert len(printed.err.splitlines()) == (words[0] == "emit")
+
+
 @pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.example"])
 def test_relay_host_that_is_not_a_name(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A host that no name can be is a usage error."""
