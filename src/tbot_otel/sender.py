@@ -1,5 +1,6 @@
 """Sends starts in the background, and waits for them at exit for a limited time."""
 
+import _thread
 import atexit
 import contextlib
 import os
@@ -41,6 +42,8 @@ _SDK_MUST_BE_IMPORTED_IN_CALLER = _register_exit_callback is None or (3, 12) <= 
     12,
     3,
 )
+# CPython aborts if a sub-interpreter ends before its threads. From 3.12 on, it can be asked.
+_CAN_START_THREADS = bool(getattr(_thread, "daemon_threads_allowed", lambda: True)())
 _is_registered = False
 
 
@@ -60,6 +63,9 @@ class _Sender:
         if len(self.pending) >= MAX_PENDING_STARTS:
             problem = f"{MAX_PENDING_STARTS} starts are being sent already"
             start.settle(Outcome(Status.FAILED, problem))
+            return
+        if not _CAN_START_THREADS:
+            start.settle(Outcome(Status.FAILED, "a sub-interpreter cannot send in the background"))
             return
         if _SDK_MUST_BE_IMPORTED_IN_CALLER:
             import opentelemetry.sdk._logs  # noqa: F401 - for later imports on the thread

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -149,6 +150,37 @@ def test_collector_configuration(official_binary: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert "EventName: tbot.start" in log.read_text()
+
+
+START = """
+from tbot_otel import StartEvent, record_start
+
+print(record_start(StartEvent(run_mode="daemon", version="18.3.0")).flush(30.0))
+"""
+
+if importlib.util.find_spec("_interpreters"):  # CPython 3.13 and later
+
+    def test_subinterpreter() -> None:
+        """In a sub-interpreter, a start fails as the reference says."""
+        code = (
+            f"import _interpreters as i; n = i.create(); i.run_string(n, {START!r}); i.destroy(n)"
+        )
+        done = run_python("-c", code, TELEPORT_ANONYMOUS_TELEMETRY="1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "Status.FAILED" in done.stdout
+
+
+if sys.version_info >= (3, 15):
+
+    def test_lazy_imports(collector: Collector) -> None:
+        """If all imports are lazy, a start fails as the reference says."""
+        endpoint = collector.endpoint("http/protobuf")
+        done = run_python(
+            *("-X", "lazy_imports=all", "-c", START),
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        )
+        assert "Status.FAILED" in done.stdout
 
 
 def test_ci_runs_the_test_command() -> None:

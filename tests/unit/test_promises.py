@@ -5,9 +5,7 @@ import re
 from pathlib import Path
 
 from support.paths import ROOT
-from tbot_otel.registry import RESOURCE, START, Attribute
 
-PRIVACY = ROOT / "docs" / "privacy.md"
 PROOF = ROOT / "docs" / "proof.md"
 RELIABILITY = ROOT / "docs" / "reliability.md"
 CODE = re.compile(r"`([\w.]+)` in `(src/[\w/]+\.py)`")
@@ -75,25 +73,3 @@ def test_each_fault_has_tests() -> None:
     proven = rows(PROOF, "Faults")
     assert [fault for fault, _ in proven] == faults
     assert [fault for fault, tests in proven if not TEST.search(tests)] == []
-
-
-# Better known than the first one of their list.
-COMMON_VALUES = ("kubernetes", "linux")
-
-
-def summary_row(attribute: Attribute) -> str:
-    """A row of the list of what leaves."""
-    example = next(
-        value for value in (*COMMON_VALUES, *attribute.examples) if value in attribute.examples
-    )
-    sometimes = " Not in every record." if attribute.optional else ""
-    return f"| `{attribute.name}` | {attribute.brief}{sometimes} | `{example}` |"
-
-
-def test_what_leaves() -> None:
-    """The page lists each attribute of the registry, as the registry describes it."""
-    expected = [summary_row(attribute) for attribute in (*START.attributes, *RESOURCE)]
-    found = re.findall(
-        r"^\| `(?:tbot|service|session|os|host|telemetry)\..*$", PRIVACY.read_text(), re.MULTILINE
-    )
-    assert found == expected, "docs/privacy.md has to contain:\n" + "\n".join(expected)
