@@ -2,7 +2,7 @@
 
 Only three things are read: the number of destinations of each kind, the run mode, and the join
 method. No other value becomes an object, and no value is repeated in a message. Teleport defines
-the kinds of destinations (https://goteleport.com/docs/reference/machine-id/configuration/).
+the kinds of destinations (https://goteleport.com/docs/reference/machine-workload-identity/configuration/).
 """
 
 import base64
