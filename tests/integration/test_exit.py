@@ -193,21 +193,21 @@ signal.signal(signal.SIGALRM, signal.default_int_handler)
 pool = ThreadPoolExecutor()
 record()
 from tbot_otel import session
-flush = session.Session.flush
+wait = session.Start.wait
 waiting = threading.Event()
 
-def interrupted_flush(*arguments):
+def interrupted_wait(*arguments):
     if not waiting.is_set():
         waiting.set()
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-    return flush(*arguments)
+    return wait(*arguments)
 
 def work():
     waiting.wait()
     time.sleep(0.5)
     os.write(1, b"worked")
 
-session.Session.flush = interrupted_flush
+session.Start.wait = interrupted_wait
 pool.submit(work)
 """
 

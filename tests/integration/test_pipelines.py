@@ -539,11 +539,9 @@ def test_fork(protocol: str, used: str, processor: type) -> None:
     times = 3 if used else 2
     assert done.stdout.split() == ["DELIVERED"] * times, done.stderr
     assert len(sessions) == 2 * times
-    *before, child, _, parent, _ = sessions
-    assert child != parent
-    assert before[:1] in ([], [parent])
-    # Each start has a session id, and each process has one.
-    assert len(set(sessions)) == times + 2
+    *_, child, _, parent, _ = sessions
+    # Each start has a session id of its own, whoever emitted it.
+    assert len(set(sessions)) == 2 * times
     # No connection is used by both processes.
     assert not any(child.encode() in each and parent.encode() in each for each in connections)
 

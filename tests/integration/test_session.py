@@ -4,21 +4,21 @@ from support.processes import run_python
 
 FORK = """
 import os
-from tbot_otel.session import Session, Status, current
-own, start = current(), Session()
-start.track()
+from tbot_otel.session import Start, Status, offer_id, start_in_pipeline
+offered, start = offer_id(), Start()
 read, write = os.pipe()
 if os.fork() == 0:
-    assert not own.belongs_to_this_process()
     assert not start.belongs_to_this_process()
     # No thread of this process would settle it.
-    assert start.flush(60).status is Status.PENDING
-    assert current().belongs_to_this_process() and current() is current()
-    os.write(write, f"{current().id} {Session().id}".encode())
+    assert start.wait(60).status is Status.PENDING
+    assert offer_id() == offer_id()
+    os.write(write, f"{offer_id()} {Start().id} {start_in_pipeline().id}".encode())
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
-assert current() is own and start.belongs_to_this_process()
-print(own.id, start.id, os.read(read, 1000).decode())
+assert offer_id() == offered and start.belongs_to_this_process()
+of_child, *others = os.read(read, 1000).decode().split()
+print(offered, start.id, of_child, *others)
+assert start_in_pipeline().id == offered and of_child in others
 """
 
 
@@ -33,12 +33,10 @@ def test_fork() -> None:
 AUDIT = """
 import sys
 from tbot_otel import session
-session.Session().track()  # its imports read files
 events = []
 sys.addaudithook(lambda event, _: events.append(event))
 for _ in range(3):
-    session.Session().flush(0)
-session.current()
+    session.Session(session.Start()).flush(0)
 print([event for event in events if event.split(".")[0] in {"open", "os", "socket", "subprocess"}])
 """
 
