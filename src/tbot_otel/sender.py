@@ -37,10 +37,8 @@ _register_exit_callback: "Callable[[Callable[[], None]], None] | None" = getattr
 )
 # The SDK starts threads with `concurrent.futures` when it is imported. That works on our thread
 # until the callback has run. CPython 3.12.0 to 3.12.2 start no threads at exit (gh-113964).
-_SDK_MUST_BE_IMPORTED_IN_CALLER = _register_exit_callback is None or (3, 12) <= sys.version_info < (
-    3,
-    12,
-    3,
+_SDK_MUST_BE_IMPORTED_IN_CALLER = _register_exit_callback is None or (
+    (3, 12) <= sys.version_info < (3, 12, 3)
 )
 # CPython aborts if a sub-interpreter ends before its threads. From 3.12 on, it can be asked.
 _CAN_START_THREADS = bool(getattr(_thread, "daemon_threads_allowed", lambda: True)())
