@@ -240,6 +240,16 @@ def test_replacement_that_is_not_committed(tmp_path: Path) -> None:
     assert out.read_text() == "old"
 
 
+def test_guessed_name(shared: Path, disown: Disown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of another user with the name of the temporary one is not written."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    trap = shared / f".{bytes(8).hex()}"
+    prepare("file", trap, trap, disown)
+    with pytest.raises(FileExistsError):
+        replace(str(shared / "out"))
+    assert trap.read_text() == "old"
+
+
 @each_way
 def test_errors_leave_no_descriptor(write: Callable[[str], None], tmp_path: Path) -> None:
     """An error closes each descriptor, and success does, too."""

@@ -55,7 +55,7 @@ def _all_commands() -> Parser:
     root = Parser(prog="tbot-otel")
     root.add_argument("--version", action="version", version="", help="show the version")
     commands = root.add_subparsers()
-    completions = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY, "OUT": shtab.FILE}
+    completions = {"FILE": shtab.FILE, "OUT": shtab.FILE}
     for name, brief in cli.COMMANDS.items():
         parser = commands.add_parser(name, help=brief, description=brief)
         if name == "run":

@@ -25,6 +25,7 @@ from tbot_otel.otlp import environment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tbot_otel.cli._parser import Parser
+    from tbot_otel.pipeline.recording import RecordFile
 
 MAX_WAIT_SECONDS = 10.0
 """The longest wait for the Collector: the specification's default timeout of an export."""
@@ -44,26 +45,16 @@ def run(options: argparse.Namespace) -> int:
     if not consent:
         return _print_and_return(0, f"nothing was sent: {consent.reason}")
 
-    import logging
-
-    from tbot_otel import files, sender
+    from tbot_otel import sender
     from tbot_otel.otlp.arguments import Arguments
-    from tbot_otel.pipeline.recording import RecordFile, RecordingExporter
+    from tbot_otel.pipeline.recording import RecordingExporter
     from tbot_otel.session import Outcome, Start, Status
 
     permitted, lines = _start_options.read(options)
     _start_options.print_lines(lines)
-    handler = logging.StreamHandler()
-    # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
-    handler.addFilter(lambda record: record.name == "tbot_otel")
-    logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
+    _log_to_stderr()
+    file = _open_record_file(options.record)
     wait = wait_seconds()
-    file = None
-    if options.record is not None:
-        try:
-            file = RecordFile(files.open_for_appending(options.record))
-        except OSError as error:
-            write_message(f"tbot-otel: --record: {error.strerror}")
     start = Start()
     sender.submit(permitted, start, partial(RecordingExporter, Arguments, file))
     start.wait(wait)
@@ -74,6 +65,29 @@ def run(options: argparse.Namespace) -> int:
     if start.outcome.status in (Status.DELIVERED, Status.UNOBSERVED):
         line = f"{line}, session {start.id}"
     return _print_and_return(int(start.outcome.status is Status.FAILED), line)
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    handler = logging.StreamHandler()
+    # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
+    handler.addFilter(lambda record: record.name == "tbot_otel")
+    logging.basicConfig(format="tbot-otel: %(message)s", handlers=[handler])
+
+
+def _open_record_file(path: str | None) -> "RecordFile | None":
+    """Open the file of --record. If that fails, a message says so, and the start is sent."""
+    from tbot_otel import files
+    from tbot_otel.pipeline.recording import RecordFile
+
+    if path is None:
+        return None
+    try:
+        return RecordFile(files.open_for_appending(path))
+    except OSError as error:
+        write_message(f"tbot-otel: --record: {error.strerror}")
+        return None
 
 
 def wait_seconds() -> float:
