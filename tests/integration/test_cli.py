@@ -71,7 +71,7 @@ def test_module_and_command(words: str, status: int) -> None:
             "preview --oneshot --tbot-version 18.3.0",
             "preview --daemon --tbot-version 18.3.0 --json",
         ),
-        *("events", "events --json"),
+        *("events", "events --json", "run --help", "status", "completion fish"),
     ],
 )
 def test_closed_pipe(words: str) -> None:
@@ -94,7 +94,7 @@ def test_closed_pipe(words: str) -> None:
             "preview --daemon --tbot-version 18.3.0 --json",
         ),
         *("events", "events --json", "status", "status --json"),
-        "completion bash",
+        *("completion bash", "run --help"),
     ],
 )
 def test_full_disk(words: str) -> None:
@@ -109,8 +109,9 @@ def test_full_disk(words: str) -> None:
             check=False,
         )
     name, *_ = words.split()
-    line = f"tbot-otel {name}: standard output: No space left on device\n"
-    assert (done.returncode, done.stderr) == (2, line)
+    line = f"tbot-otel {name}: standard output: No space left on device"
+    hint = " (see tbot-otel run --help)" if name == "run" else ""
+    assert (done.returncode, done.stderr) == (2, f"{line}{hint}\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -236,6 +236,11 @@ def test_replacement_that_is_not_committed(tmp_path: Path) -> None:
     with files.Replacement(str(out)) as output:
         output.file.write(b"new")
         assert len([*tmp_path.iterdir()]) == 2
+        with files.Replacement(str(tmp_path / "other")) as other:
+            other.file.write(b"new")
+            other.commit()
+            assert (tmp_path / "other").read_text() == "new"
+            (tmp_path / "other").unlink()
     assert [*tmp_path.iterdir()] == [out]
     assert out.read_text() == "old"
 
@@ -248,6 +253,15 @@ def test_guessed_name(shared: Path, disown: Disown, monkeypatch: pytest.MonkeyPa
     with pytest.raises(FileExistsError):
         replace(str(shared / "out"))
     assert trap.read_text() == "old"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk() -> None:
+    """What does not fit is an error of the commit, and hides no other error."""
+    with pytest.raises(OSError, match=os.strerror(28)):
+        replace("/dev/full")
+    with files.Replacement("/dev/full") as output:
+        output.file.write(b"new")
 
 
 @each_way

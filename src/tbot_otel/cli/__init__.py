@@ -86,6 +86,7 @@ def _run(name: str, words: "Sequence[str]") -> int:
     """Run a command, and return its exit status. A usage error exits."""
     from importlib import import_module
 
+    from tbot_otel.cli._output import EXIT_BROKEN_PIPE
     from tbot_otel.cli._parser import Parser
     from tbot_otel.errors import TbotOtelError
     from tbot_otel.streams import discard_stdout
@@ -100,9 +101,9 @@ def _run(name: str, words: "Sequence[str]") -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of standard output has closed its end.
+        # report writes to standard output itself.
         discard_stdout()
-        return 141
+        return EXIT_BROKEN_PIPE
 
 
 _EPILOG = """\

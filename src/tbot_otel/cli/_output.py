@@ -6,20 +6,22 @@ import sys
 from tbot_otel.errors import TbotOtelError
 from tbot_otel.streams import discard_stdout, printable
 
+EXIT_BROKEN_PIPE = 141
+
 
 def write(*lines: str, end: str = "\n") -> None:
     """Write lines to standard output.
 
     Raises:
         TbotOtelError: It cannot be written.
-        BrokenPipeError: Its reader has closed its end.
+        SystemExit: Its reader has closed its end.
     """
     try:
         print(*lines, sep="\n", end=end, flush=True)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(EXIT_BROKEN_PIPE)
         raise TbotOtelError(f"standard output: {error.strerror}") from None
 
 

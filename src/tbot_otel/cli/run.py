@@ -63,7 +63,9 @@ def main(words: "Sequence[str]") -> int:
     try:
         options, command = _parse(words)
         if command is None:
-            print(_help(), end="")
+            from tbot_otel.cli._output import write
+
+            write(_help(), end="")
             return 0
         _check(options, command)
     except TbotOtelError as error:
