@@ -72,7 +72,9 @@ def read_source(_app: object, name: str, source: list[str]) -> None:
         source[0] = re.sub(
             definition,
             # A folder is not a part of the site.
-            lambda link: link[1] + link[2] if (ROOT / link[2]).is_file() else link[0],
+            lambda link: (
+                link[1] + link[2] if (ROOT / link[2].partition("#")[0]).is_file() else link[0]
+            ),
             source[0],
         )
         for caption, pages in NAVIGATION.items():
