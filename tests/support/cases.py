@@ -72,33 +72,6 @@ def received_attributes(names: Container[str]) -> dict[str, str | int]:
     return {name: values[name] for name in FULL_ATTRIBUTES if name in values}
 
 
-def restrict_case(case: Case, names: Container[str]) -> Case | None:
-    """Adapt a case to a source of records that has only the attributes with these names.
-
-    Returns:
-        The case without the other attributes of the registry; None if it is about one of them.
-    """
-    if isinstance(case.expected, Refusal):
-        expected: dict[str, str | int] | Refusal = case.expected
-        if case.expected.attribute is not None and case.expected.attribute not in names:
-            return None
-    else:
-        values = EMPTY_ATTRIBUTES | {
-            name: value for name, value in case.expected.items() if name in names
-        }
-        expected = {name: values[name] for name in FULL_ATTRIBUTES if name in values}
-    given = case.attributes and {
-        name: value
-        for name, value in case.attributes.items()
-        if name in names or name not in FULL_ATTRIBUTES
-    }
-    source = [item for item in case.changes if item[0] in names]
-    source += [item for item in _EMPTY_LEFT_OUT if item[0] not in names]
-    changes = [item for name in FULL_ATTRIBUTES for item in source if item[0] == name]
-    changes += [item for item in case.changes if item[0] is None]
-    return Case(case.id, case.event_name, given, expected, changes)
-
-
 def _in_order(values: Mapping[str, str | int]) -> dict[str, str | int]:
     return {name: values[name] for name in FULL_ATTRIBUTES if name in values}
 

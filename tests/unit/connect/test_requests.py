@@ -4,25 +4,15 @@ import gzip
 import uuid
 
 import pytest
-from connectrpc.code import Code
 from hypothesis import given
 from hypothesis import strategies as st
 from protobuf import Oneof
 from protobuf.wkt import Timestamp
 
-from support.cases import (
-    CASES,
-    EMPTY_ATTRIBUTES,
-    FULL_ATTRIBUTES,
-    OTHER,
-    Case,
-    Refusal,
-    restrict_case,
-)
+from support.cases import EMPTY_ATTRIBUTES, FULL_ATTRIBUTES, OTHER
 from support.core import call_application
 from support.fuzzing import examples
 from support.messages import (
-    FIELD_NUMBERS,
     GZIP_HEADER,
     INT32_MAX,
     JSON,
@@ -31,7 +21,6 @@ from support.messages import (
     NOW_SECONDS,
     PROTO,
     REPORT_ATTRIBUTES,
-    RUN_MODES,
     SESSION_ID,
     encode_json_request,
     encode_request,
@@ -43,13 +32,15 @@ from support.properties import check_reply, check_timestamp
 from support.request_cases import (
     ACCEPTED_CASES,
     BAD_ID,
+    NO_COUNT,
     NOT_THE_CALL_CASES,
     REFUSED_CASES,
     REFUSED_HEADER_CASES,
 )
 from support.strategies import DOCUMENTS, MESSAGES
-from tbot_otel.connect import Request, another_start_error, parse_report, unavailable_error
+from tbot_otel.connect import Request, parse_report
 from tbot_otel.connect.tbot_pb import TbotStartEvent
+from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
 
 
@@ -61,17 +52,6 @@ def test_accepted(body: bytes, content_type: str, headers: dict[str, str]) -> No
     assert report.session_id == SESSION_ID
     check_timestamp(report)
     assert list(report.permitted.attributes.items()) == list(REPORT_ATTRIBUTES.items())
-
-
-def test_errors() -> None:
-    """The errors of the forwarder have Connect's codes."""
-    error = unavailable_error("not delivered")
-    assert (error.code, error.message) == (Code.UNAVAILABLE, "not delivered")
-    error = another_start_error()
-    assert (error.code, error.message) == (
-        Code.RESOURCE_EXHAUSTED,
-        "another start was reported before",
-    )
 
 
 OTHER_HELPER: dict[str, str | int] = {"tbot.helper": OTHER}
@@ -123,39 +103,16 @@ def test_brackets_in_json(bracket: str) -> None:
     assert more == (400, "invalid_argument", "the body: expected a SubmitTbotEventRequest", [])
 
 
-def can_be_encoded(case: Case) -> bool:
-    """Whether a case of the policy can be encoded as a request."""
-    for name, value in (case.attributes or {}).items():
-        if name == "tbot.run_mode":
-            fits = isinstance(value, str) and value in RUN_MODES
-        elif isinstance(FULL_ATTRIBUTES.get(name), int):
-            fits = type(value) is int and -(2**31) <= value <= INT32_MAX
-        else:
-            fits = isinstance(value, str) and name in FIELD_NUMBERS
-        if not fits:
-            return False
-    return bool(case.event_name == START.name)
-
-
-RECEIVED_CASES = [
-    case
-    for case in (restrict_case(case, FIELD_NUMBERS) for case in CASES)
-    if case and can_be_encoded(case)
-]
-
-
-@pytest.mark.parametrize("case", RECEIVED_CASES, ids=lambda case: case.id)
-def test_policy(case: Case) -> None:
+def test_policy() -> None:
     """The policy decides on the attributes, and the response names a refused field."""
-    reply = call_application(encode_request(encode_start(case.attributes or {})))
-    if isinstance(case.expected, Refusal):
-        place = str(case.expected.attribute).replace("tbot.", "start.")
-        problem = f"{place}: {case.expected.reason.value}"
-        assert reply == (400, "invalid_argument", problem, [])
-    else:
-        (report,) = reply.reports
-        assert list(report.permitted.attributes.items()) == list(case.expected.items())
-        assert list(report.permitted.changes) == case.changes
+    sent = FULL_ATTRIBUTES | {"tbot.helper": MARKER, "tbot.destinations_other": 1000}
+    (report,) = call_application(encode_request(encode_start(sent))).reports
+    decision = decide(START.name, sent)
+    assert isinstance(decision, Permitted)
+    assert list(report.permitted.attributes.items()) == list(decision.attributes.items())
+    assert report.permitted.changes == decision.changes
+    reply = call_application(encode_request(encode_start(sent | {"tbot.destinations_other": -1})))
+    assert reply == (*NO_COUNT, [])
 
 
 def test_allowed_helper() -> None:
