@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 from support.clickhouse import clickhouse_problem
 from support.collectors import Collector, MakeCollector, Official, Rotel, build_official
 from tbot_otel.testing._environment import telemetry_variables
+
+# A script's background job ignores these, and the processes under test would inherit that.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        is_interrupt = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

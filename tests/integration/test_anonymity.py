@@ -921,7 +921,8 @@ import os
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from tbot_otel import StartEvent, TbotLogExporter, record_start
-from tbot_otel.pipeline.record import start_record
+from tbot_otel.pipeline.record import EventLogRecord
+from tbot_otel.policy import decide
 provider = LoggerProvider()
 provider.add_log_record_processor(SimpleLogRecordProcessor(TbotLogExporter()))
 
@@ -930,7 +931,7 @@ def start(version):
     session = record_start(event, logger_provider=provider)
     session.flush(10)
     provider.get_logger("a library").emit(event_name="tbot.start", attributes=event.attributes)
-    return start_record(event, session)
+    return EventLogRecord(decide("tbot.start", event.attributes), session._start)
 
 record = start("18.0.0")
 child = os.fork()

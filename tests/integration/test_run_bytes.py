@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -172,6 +173,30 @@ def test_many_connections(address: Address) -> None:
             # All are still open, so the forwarder had them all at that time.
             with pytest.raises(BlockingIOError):
                 other.recv(1)
+
+
+def test_most_connections(rejecting: HTTPStandin) -> None:
+    """Of more than 128 connections without a complete request, the oldest are closed."""
+    setup = override_constants("tbot_otel.connect", RESPONSE_TIMEOUT_SECONDS=600)
+    with running_forwarder(rejecting.endpoint, setup) as address, contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(address.connect()) for _ in range(140)]
+        for connection in connections[:12]:
+            assert connection.recv(1) == b""
+        for connection in connections[12:]:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+
+
+def test_listens_on_loopback_alone(address: Address) -> None:
+    """Only this machine can connect to the forwarder."""
+    sockets = [
+        line.split()[1]
+        for version in ("tcp", "tcp6")
+        for line in Path(f"/proc/{address.forwarder_pid}/net/{version}").read_text().splitlines()
+    ]
+    assert f"0100007F:{address.port:04X}" in sockets
+    assert {f"00000000:{address.port:04X}", f"{'0' * 32}:{address.port:04X}"}.isdisjoint(sockets)
 
 
 def test_delivered(collector: Collector) -> None:

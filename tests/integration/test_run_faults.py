@@ -942,6 +942,17 @@ def test_vendor_would_receive() -> None:
     """Without `run`, the same command reports to the vendor."""
 
 
+@pytest.mark.parametrize("hidden", ["", "tbot_otel.run.forwarder", "waitress.server"])
+def test_command_runs_once(hidden: str, sitecustomize: dict[str, str], tmp_path: Path) -> None:
+    """The forwarder never becomes the command, even if it cannot be imported."""
+    runs = tmp_path / "runs"
+    environ = sitecustomize | exporting_to("http://127.0.0.1:9") | {"TEST_HIDDEN_MODULE": hidden}
+    with Command("sh", "-c", 'echo "$$" >>"$0"', str(runs), environ=environ) as command:
+        command.wait()
+        command.wait_for_forwarder_exit()
+        assert runs.read_text() == f"{command.process.pid}\n"
+
+
 LOGGED_BY_LEVEL = {
     "": ["delivered", "undelivered", "broken"],
     "Error": ["broken"],

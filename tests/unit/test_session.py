@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from support.processes import WAIT_SECONDS
+from support.times import MINUTE_NS, assert_coarse
 from tbot_otel import Outcome, Status, session
 from tbot_otel.session import Start, blur_time, offer_id, start_in_pipeline
 
@@ -29,14 +30,12 @@ def test_ids_are_random() -> None:
     assert constant == [62, 63, 76, 77, 78, 79]
 
 
-MINUTE = 60 * 10**9
-
-
-def test_started() -> None:
-    """A session has the time when it was created, less a part of a minute."""
-    before = time.time_ns()
-    start = Start()
-    assert before - MINUTE < start.time <= time.time_ns()
+def test_time() -> None:
+    """A start has the time when it was created, less a part of a minute, in a pipeline too."""
+    for create in (Start, start_in_pipeline):
+        before = time.time_ns()
+        times = [create().time for _ in range(50)]
+        assert_coarse(times, before, time.time_ns())
 
 
 def test_blurred_time_is_uniform() -> None:
@@ -45,9 +44,9 @@ def test_blurred_time_is_uniform() -> None:
     parts = [now - blur_time(now) for _ in range(3000)]
     assert len({*parts}) == len(parts)
     assert min(parts) >= 0
-    assert max(parts) < MINUTE
+    assert max(parts) < MINUTE_NS
     # The chance of a count this far from 300 is below one in a billion.
-    counts = Counter(part * 10 // MINUTE for part in parts)
+    counts = Counter(part * 10 // MINUTE_NS for part in parts)
     assert all(200 < counts[tenth] < 400 for tenth in range(10))
     # All nanoseconds occur, not only whole seconds.
     assert len({part % 10**9 for part in parts}) > 2900

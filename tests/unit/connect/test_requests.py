@@ -38,6 +38,7 @@ from support.request_cases import (
     REFUSED_HEADER_CASES,
 )
 from support.strategies import DOCUMENTS, MESSAGES
+from support.times import assert_coarse
 from tbot_otel.connect import Request, parse_report
 from tbot_otel.connect.tbot_pb import TbotStartEvent
 from tbot_otel.policy import Permitted, decide
@@ -219,6 +220,12 @@ def test_timestamp(seconds: int, nanos: int) -> None:
         event=Oneof("start", TbotStartEvent()),
     )
     check_timestamp(parse_report(direct, NOW))
+
+
+def test_time_is_coarse() -> None:
+    """A report has not the exact time of receipt."""
+    request = Request.from_binary(encode_request())
+    assert_coarse([parse_report(request, NOW).timestamp for _ in range(50)], NOW, NOW)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,22 @@ def test_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not processor.enabled(event_name="tbot.start", **arguments)
 
 
+@pytest.mark.parametrize("is_flushed", [True, False])
+def test_flush_timeout(is_flushed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush takes the delegate as long as it may, and the delegate's result is returned."""
+    delegate = SimpleLogRecordProcessor(make_in_memory_exporter())
+    asked: list[int] = []
+
+    def force_flush(timeout_millis: int = 1) -> bool:
+        asked.append(timeout_millis)
+        return is_flushed
+
+    monkeypatch.setattr(delegate, "force_flush", force_flush)
+    processor = OptInLogRecordProcessor(delegate)
+    assert [processor.force_flush(7), processor.force_flush()] == [is_flushed] * 2
+    assert asked == [7, 30_000]
+
+
 def test_delegate_is_flushed_and_shut_down() -> None:
     """A flush and a shutdown reach the delegate."""
     inner = make_in_memory_exporter()
@@ -184,7 +200,12 @@ def test_allowed_helpers(gate: str, allowed: Any, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "allowed", [f"{SECRET}.example.com", 3, None, [None], [f"{SECRET}.example.com"], [[]], HELPER]
+    "allowed",
+    [
+        *(f"{SECRET}.example.com", 3, None, [None], [f"{SECRET}.example.com"], [[]], HELPER),
+        # Each letter could be the name of a helper.
+        "abc",
+    ],
 )
 def test_invalid_allowed_helpers(allowed: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A name that cannot be allowed is one log line without the name, and changes nothing else."""

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 from opentelemetry._logs import LogRecord
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk._logs import (
+    LoggerProvider,
+    LogRecordProcessor,
+    ReadableLogRecord,
+    ReadWriteLogRecord,
+)
 from opentelemetry.sdk._logs.export import (
     BatchLogRecordProcessor,
     InMemoryLogRecordExporter,
@@ -17,7 +22,8 @@ from opentelemetry.sdk.resources import Resource
 
 from support.cases import FULL_ATTRIBUTES
 from support.processes import WAIT_SECONDS
-from support.starts import own_record, permit
+from support.starts import permit
+from support.times import assert_coarse
 from tbot_otel import (
     OptInLogRecordProcessor,
     Reason,
@@ -33,7 +39,7 @@ from tbot_otel.session import Start
 
 pytestmark = pytest.mark.usefixtures("opted_in")
 
-MINUTE = 60 * 10**9
+NOW = 1_790_000_000 * 10**9
 EVENT = StartEvent(run_mode="one-shot", version="18.3.0", destinations_application=3)
 LIMITS = {
     "OTEL_ATTRIBUTE_COUNT_LIMIT": "2",
@@ -171,20 +177,39 @@ def test_one_id_for_each_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids[0] == detected.attributes["session.id"]
 
 
-def test_times_are_coarse_on_each_path() -> None:
-    """Of 50 starts, not one of ours or of another library has its exact time."""
-    now = time.time_ns()
-    foreign = []
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"timestamp": NOW},
+        {"timestamp": NOW, "observed_timestamp": NOW + 7 * 10**12},
+        {"timestamp": None, "observed_timestamp": NOW},
+        # Times that do not fit in 64 bits, or are none.
+        {"timestamp": 2**63, "observed_timestamp": NOW},
+        {"timestamp": 0, "observed_timestamp": NOW},
+    ],
+)
+def test_time_of_another_library(times: dict[str, int | None]) -> None:
+    """A record of another library leaves without its exact time."""
+    left = []
     for _ in range(50):
-        record = LogRecord(event_name="tbot.start", timestamp=now, attributes={})
-        copy, _ = anonymize(ReadWriteLogRecord(record, Resource({})))
+        record = LogRecord(event_name="tbot.start", **times)  # type: ignore[arg-type]
+        copy, _ = anonymize(ReadableLogRecord(record, Resource.get_empty()))
         assert copy is not None
-        foreign.append(now - int(copy.log_record.timestamp or 0))
-    own = [now - int(own_record(Start()).log_record.timestamp or 0) for _ in range(50)]
-    for ages in (foreign, own):
-        assert all(-MINUTE / 6 < age < MINUTE for age in ages)
-        assert max(ages) > MINUTE / 6
-        assert len({*ages}) == 50
+        assert copy.log_record.observed_timestamp == copy.log_record.timestamp
+        left.append(copy.log_record.timestamp or 0)
+    assert_coarse(left, NOW, NOW)
+
+
+def test_no_time() -> None:
+    """A record without a time gets that of its copy, and not the exact one."""
+    before = time.time_ns()
+    left = []
+    for _ in range(50):
+        record = LogRecord(event_name="tbot.start", timestamp=0, observed_timestamp=2**63)
+        copy, _ = anonymize(ReadableLogRecord(record, Resource.get_empty()))
+        assert copy is not None
+        left.append(copy.log_record.timestamp or 0)
+    assert_coarse(left, before, time.time_ns())
 
 
 def test_another_type_is_refused() -> None:
