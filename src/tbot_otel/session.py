@@ -47,7 +47,7 @@ class Outcome:
             case Status.DELIVERED | Status.HANDED_OVER | Status.PENDING:
                 return f"{self.status.value} to {target}"
             case Status.UNOBSERVED:
-                return f"sent to {target}; the response was not observed"
+                return f"sent to {target}; {self.reason}"
             case Status.REFUSED:
                 return f"not sent to {target}: {self.reason}"
             case Status.FAILED:

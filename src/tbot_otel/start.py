@@ -90,7 +90,7 @@ def _submit_tasks() -> None:
 
 
 def _build_exporter() -> "LazyExporter":
-    from tbot_otel.otlp.arguments import Arguments
     from tbot_otel.otlp.exporter import LazyExporter
+    from tbot_otel.otlp.settings import read_settings
 
-    return LazyExporter(Arguments)
+    return LazyExporter(read_settings)

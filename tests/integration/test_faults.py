@@ -26,7 +26,7 @@ from tbot_otel.session import Start
 EVENT = StartEvent(run_mode="daemon", version="18.3.0")
 
 ACCEPTED = "the Collector accepted it"
-UNOBSERVED = "it was sent; the Collector's response was not observed"
+UNOBSERVED = "the response was not observed"
 
 
 def html(body: bytes) -> Response:

@@ -430,15 +430,19 @@ def test_arguments_win(
 
 
 @pytest.mark.usefixtures("opted_in")
-@pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("protocol", "compression"),
+    [
+        *((protocol, compression) for protocol in PROTOCOLS for compression in ("none", "gzip")),
+        ("http/protobuf", "deflate"),
+    ],
+)
 def test_compression_by_argument(
     protocol: str, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The argument sets the compression, regardless of the variable."""
     if compression == "none":
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    # The official Collector rejects deflate over gRPC.
     with (
         accepting_standin(protocol) as collector,
         recording_proxy(collector.endpoint) as (endpoint, sent_bytes),
@@ -541,7 +545,7 @@ def test_invalid_arguments(
 @pytest.mark.parametrize("protocol", ["http/json", "http/thrift"])
 def test_unsupported_protocol(protocol: str) -> None:
     """An unsupported protocol fails with one line that names the supported ones."""
-    problem = "protocol: expected http/protobuf or grpc"
+    problem = "OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf or grpc"
     with HTTPStandin(Response()) as collector:
         sent = record_start_in_process(
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,

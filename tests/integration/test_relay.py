@@ -218,7 +218,7 @@ def test_output_hides_variables(tmp_path: Path) -> None:
     endpoint = f"http://{user}:{password}@127.0.0.1:{free_port()}/v1/logs?{query}"
     environ = {
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint,
-        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization: {header}",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={header}",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
         "OTEL_LOG_LEVEL": "debug",
     }
@@ -636,10 +636,10 @@ def test_log(protocol: str, tmp_path: Path) -> None:
         standin,
         running_relay(
             tmp_path,
-            f"{standin.endpoint}/?{MARKER}",
+            f"{standin.endpoint}/",
             *("--workers", "2"),
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
-            OTEL_EXPORTER_OTLP_HEADERS=f"api-key {MARKER}",
+            OTEL_EXPORTER_OTLP_HEADERS=f"api-key={MARKER}",
         ) as relay,
     ):
         statuses = [relay.report()[0] for _ in range(40)]
@@ -865,20 +865,17 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
         *(
             (
                 *([], {"OTEL_EXPORTER_OTLP_PROTOCOL": value}),
-                "protocol: expected http/protobuf or grpc",
+                "OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf or grpc",
             )
             for value in (MARKER, "http/json")
         ),
         (
-            *(
-                [],
-                {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_CERTIFICATE": MARKER},
-            ),
-            "tls: the CA file cannot be read (No such file or directory)",
+            *([], {"OTEL_EXPORTER_OTLP_TIMEOUT": MARKER}),
+            "OTEL_EXPORTER_OTLP_TIMEOUT: expected seconds",
         ),
         (
             *([], {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": MARKER}),
-            "metrics protocol: expected http/protobuf or grpc",
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: expected http/protobuf or grpc",
         ),
         *(
             (

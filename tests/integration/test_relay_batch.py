@@ -12,10 +12,10 @@ from support.messages import new_session_id
 from support.otlp import PROTOCOLS
 from support.starts import permit
 from tbot_otel.connect import Report
-from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.environment import EXPORTER_MODULES
 from tbot_otel.otlp.responses import ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe, import_exporter_module
+from tbot_otel.otlp.settings import read_settings
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.session import Status
 
@@ -37,7 +37,7 @@ def test_exporters_use_the_batch_encoder(
     # monkeypatch restores the function after the test.
     monkeypatch.setattr(f"{EXPORTER_MODULES[protocol]}._log_exporter.encode_logs", encode_logs)
     observer = ResponseObserver()
-    exporter = build_exporter(Arguments(), observer)
+    exporter = build_exporter(read_settings(), observer)
     install_batch_encoder()
     install_batch_encoder()
     # The exporter of gRPC has a method to override.

@@ -1063,7 +1063,7 @@ def test_log_cannot_be_written(name: str, tmp_path: Path) -> None:
 PRINT_VARIABLES = ("sh", "-c", f'echo "${OPT_IN} ${ADDRESS_VARIABLE}"; exit 7')
 MISSING_EXTRA = f"{NO_REPORT}needs the extra 'run': pip install 'tbot-otel[run]'\n"
 OWN_ADDRESS = "http://127.0.0.1:9/own"
-UNSUPPORTED = f"{NO_REPORT}protocol: expected http/protobuf or grpc\n"
+UNSUPPORTED = f"{NO_REPORT}OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf or grpc\n"
 EXPORTERS = "opentelemetry.exporter.otlp.proto"
 # The variables, the opt-in that the command finds, and the line on standard error.
 NOT_FORWARDED_CASES: dict[str, tuple[dict[str, str], str, str]] = {

@@ -233,8 +233,18 @@ def _pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None
 
 
 @contextlib.contextmanager
-def tunnel_proxy(response: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Iterator[tuple[str, list[bytes]]]:
-    """A proxy for CONNECT: yields its endpoint, and the head of each request."""
+def tunnel_proxy(
+    response: bytes = b"HTTP/1.1 200 OK\r\n\r\n", tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy for CONNECT, which finds every name on this machine.
+
+    Args:
+        response: Its response to a request.
+        tls: Its TLS settings; None for plain text.
+
+    Yields:
+        Its endpoint, and the head of each request.
+    """
     heads: list[bytes] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -245,8 +255,8 @@ def tunnel_proxy(response: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Iterator[tuple
             heads.append(head)
             self.request.sendall(response)
             if b" 200 " in response:
-                host, port = head.split()[1].decode().rsplit(":", 1)
-                with socket.create_connection((host, int(port))) as upstream:
+                port = int(head.split()[1].rpartition(b":")[2])
+                with socket.create_connection(("127.0.0.1", port)) as upstream:
                     back = threading.Thread(
                         target=_pump, args=(upstream, self.request, bytearray())
                     )
@@ -255,9 +265,13 @@ def tunnel_proxy(response: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Iterator[tuple
                     back.join()
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", heads
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}", heads
         finally:
             server.shutdown()
 

@@ -1,77 +1,115 @@
-"""Checks whether the standard variables can work, without importing an exporter or opening a file.
-
-The official exporters find the same errors, but later, or in a log.
-"""
+"""Finds what is wrong, or is probably meant otherwise, in the variables. It opens no connection."""
 
 import os
 
-from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.otlp import environment, tls
-from tbot_otel.otlp.url import check_grpc_endpoint, split_url
+from tbot_otel.consent import OPT_IN
+from tbot_otel.otlp import credentials, environment, tls
+from tbot_otel.otlp.settings import MAX_TIMEOUT_SECONDS, TLS_VARIABLES, Settings, read_settings
 
 # In the specification, the unit is the millisecond.
 _MIN_IMPLAUSIBLE_TIMEOUT_SECONDS = 500
 # The specification's port for the other transport.
-_WRONG_PORTS = {"grpc": (":4318", "HTTP"), "http/protobuf": (":4317", "gRPC")}
+_WRONG_PORTS = {"grpc": (4318, "HTTP"), "http/protobuf": (4317, "gRPC")}
+_OTHER_PROTOCOLS = {"grpc": "http/protobuf", "http/protobuf": "grpc"}
+_NAMES = ("PROTOCOL", "ENDPOINT", "HEADERS", "COMPRESSION", "TIMEOUT", "INSECURE")
+_VARIABLES = {
+    *(OPT_IN, f"{OPT_IN}_ADDRESS", "OTEL_SDK_DISABLED", "DO_NOT_TRACK", "OTEL_LOG_LEVEL"),
+    *("_TBOT_TELEMETRY_HELPER", "_TBOT_TELEMETRY_HELPER_VERSION"),
+    *(
+        f"OTEL_EXPORTER_OTLP_{form}{name}"
+        for form in ("", "LOGS_")
+        for name in (*_NAMES, *TLS_VARIABLES.values())
+    ),
+}
+_OTHER_SIGNALS = ("TRACES_", "METRICS_", "PROFILES_")
+# As similar as a name of 25 letters is with two of them wrong.
+_MIN_SIMILARITY = 0.92
+# Parts of the reasons of a failure that one gets from a port for something else.
+_MISMATCHES = (
+    *("responded with 400", "is not from an OTLP receiver", "closed the connection"),
+    *("reset the connection", "UNIMPLEMENTED", "UNAVAILABLE", "CERTIFICATE_REQUIRED"),
+    "WRONG_VERSION_NUMBER",
+)
 
 
-def find_error() -> tuple[str, str] | None:
-    """Find a variable with which nothing can be sent.
+def read_checked_settings() -> Settings:
+    """Return the settings of an exporter that can be built now, as far as variables decide.
 
-    Returns:
-        The variable and its problem, which repeats no value; None if there is none.
+    Raises:
+        ExporterConfigurationError: Nothing can be sent. The text begins with the variable.
     """
-    protocol = environment.protocol()
-    if protocol not in environment.EXPORTER_MODULES:
-        return environment.variable_name("PROTOCOL"), environment.EXPECTED_PROTOCOL
-    url = environment.endpoint()
-    try:
-        if protocol == "grpc":
-            check_grpc_endpoint(url)
-            uses_tls_files = True
-        else:
-            uses_tls_files = split_url(url).scheme == "https"
-    except ExporterConfigurationError as error:
-        return environment.variable_name("ENDPOINT"), str(error)
-    for name in _find_file_variables(protocol) if uses_tls_files else ():
-        if not os.access(os.environ[name], os.R_OK):
-            return name, "expected a file that can be read"
-    return None
+    settings = read_settings()
+    tls.check_files(settings)
+    if settings.credential_provider:
+        credentials.find(settings.credential_provider)
+    return settings
 
 
-def _find_file_variables(protocol: str) -> list[str]:
-    """Return the variables that are set and whose files an exporter with TLS reads."""
-    ca, certificate, key = map(
-        environment.variable_name, ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
-    )
-    names = [ca, certificate, key]
-    if protocol != "grpc":
-        # It reads the first CA file, and a key only for a certificate.
-        cas = filter(os.environ.get, (ca, *tls.CA_VARIABLES))
-        names = [next(cas, ca), certificate, *([key] if os.environ.get(certificate) else [])]
-    return [name for name in names if os.environ.get(name)]
-
-
-def find_likely_mistakes() -> list[str]:
+def find_likely_mistakes(settings: Settings | None) -> list[str]:
     """Return a line for each variable that works, but probably not as it is meant.
 
     Each line names the variable, and repeats no value.
+
+    Args:
+        settings: The settings; None if a variable is invalid.
     """
+    return [*_find_misspelled_variables(), *(_find_mistakes(settings) if settings else ())]
+
+
+def _find_misspelled_variables() -> list[str]:
+    from difflib import get_close_matches
+
     mistakes = []
-    protocol = environment.protocol()
+    for name in sorted(os.environ):
+        known = name
+        for signal in _OTHER_SIGNALS:
+            known = known.replace(signal, "LOGS_", 1)
+        if known in _VARIABLES:
+            continue
+        if matches := get_close_matches(name.upper(), _VARIABLES, 1, _MIN_SIMILARITY):
+            mistakes.append(f"{name}: it is not read; is it {matches[0]}?")
+    return mistakes
+
+
+def _find_mistakes(settings: Settings) -> list[str]:
+    mistakes = []
     variable = environment.variable_name("ENDPOINT")
-    url = environment.endpoint()
-    host = environment.printable_endpoint().rpartition("://")[2].partition("/")[0]
-    port, transport = _WRONG_PORTS.get(protocol, ("", ""))
-    if port and host.endswith(port):
-        mistakes.append(f"{variable}: port {port[1:]} is for {transport}, not for {protocol}")
-    if protocol == "http/protobuf":
+    url = settings.url
+    is_grpc = settings.protocol == "grpc"
+    port, transport = _WRONG_PORTS[settings.protocol]
+    if url is not None and url.port == port:
+        mistakes.append(f"{variable}: port {port} is for {transport}, not for {settings.protocol}")
+    if url is not None and is_grpc:
+        if not url.scheme and settings.is_secure:
+            mistakes.append(f"{variable}: without http:// or https://, gRPC uses TLS")
+        if url.port is None:
+            mistakes.append(f"{variable}: expected a port, such as 4317; gRPC uses 443 without one")
+    elif url is not None:
         path = environment.LOGS_PATH
-        if variable == "OTEL_EXPORTER_OTLP_ENDPOINT" and url.endswith(path * 2):
+        if variable == "OTEL_EXPORTER_OTLP_ENDPOINT" and url.path.endswith(path * 2):
             mistakes.append(f"{variable}: expected no {path}, because it is added")
-        elif "://" in url and not url.partition("://")[2].partition("/")[2]:
+        elif url.path in ("", "/"):
             mistakes.append(f"{variable}: expected a path, such as {path}")
-    if (environment.timeout_seconds() or 0) >= _MIN_IMPLAUSIBLE_TIMEOUT_SECONDS:
+    if _MIN_IMPLAUSIBLE_TIMEOUT_SECONDS <= settings.timeout_seconds < MAX_TIMEOUT_SECONDS:
         name = environment.variable_name("TIMEOUT")
         mistakes.append(f"{name}: expected seconds, but it looks like milliseconds")
     return mistakes
+
+
+def find_likely_cause(reason: str, settings: Settings) -> str | None:
+    """Return what a failure of the check most likely means; None if the reason says it.
+
+    Args:
+        reason: Why the Collector did not accept the export.
+        settings: How it was sent.
+    """
+    if not any(part in reason for part in _MISMATCHES):
+        return None
+    if "WRONG_VERSION_NUMBER" in reason:
+        return "the port probably has no TLS, so expected http://"
+    causes = [f"is for {_OTHER_PROTOCOLS[settings.protocol]} and not for {settings.protocol}"]
+    if not settings.is_secure:
+        causes.insert(0, "expects TLS, that is https://")
+    elif "cert_file" not in settings.tls_files:
+        causes.insert(0, "expects a client certificate")
+    return f"the port probably {', or '.join(causes)}"

@@ -20,11 +20,11 @@ from functools import partial
 from tbot_otel.cli import _start_options
 from tbot_otel.cli._output import write_message
 from tbot_otel.consent import OptInSampler
-from tbot_otel.otlp import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tbot_otel.cli._parser import Parser
+    from tbot_otel.otlp.settings import Settings
     from tbot_otel.pipeline.recording import RecordFile
 
 MAX_WAIT_SECONDS = 10.0
@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         return _print_and_return(0, f"nothing was sent: {consent.reason}")
 
     from tbot_otel import sender
-    from tbot_otel.otlp.arguments import Arguments
+    from tbot_otel.errors import ExporterConfigurationError
+    from tbot_otel.otlp.settings import printable_target, read_settings
     from tbot_otel.pipeline.recording import RecordingExporter
     from tbot_otel.session import Outcome, Start, Status
 
@@ -54,14 +55,17 @@ def run(options: argparse.Namespace) -> int:
     _start_options.print_lines(lines)
     _log_to_stderr()
     file = _open_record_file(options.record)
-    wait = wait_seconds()
+    try:
+        settings = read_settings()
+    except ExporterConfigurationError as error:
+        return _print_and_return(1, f"not delivered to {printable_target()}: {error}")
+    wait = wait_seconds(settings)
     start = Start()
-    sender.submit(permitted, start, partial(RecordingExporter, Arguments, file))
+    sender.submit(permitted, start, partial(RecordingExporter, lambda: settings, file))
     start.wait(wait)
     # If it is still being sent, the exit would wait for it again.
     start.settle(Outcome(Status.FAILED, f"no response within {wait:g} s"))
-    target = f"{environment.printable_endpoint()} ({environment.protocol()})"
-    line = start.outcome.describe(target)
+    line = start.outcome.describe(printable_target(settings))
     if start.outcome.status in (Status.DELIVERED, Status.UNOBSERVED):
         line = f"{line}, session {start.id}"
     return _print_and_return(int(start.outcome.status is Status.FAILED), line)
@@ -90,10 +94,9 @@ def _open_record_file(path: str | None) -> "RecordFile | None":
         return None
 
 
-def wait_seconds() -> float:
+def wait_seconds(settings: "Settings") -> float:
     """Return how long to wait for the Collector."""
-    timeout = environment.timeout_seconds()
-    return MAX_WAIT_SECONDS if timeout is None else min(timeout, MAX_WAIT_SECONDS)
+    return min(settings.timeout_seconds, MAX_WAIT_SECONDS)
 
 
 def _print_and_return(status: int, line: str) -> int:

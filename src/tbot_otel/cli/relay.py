@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
     if problem := find_problem():
         raise OptionError(problem)
-    environment.check_protocol(environment.protocol())
+    environment.check_installed(environment.protocol())
     if (options.tls_cert is None) != (options.tls_key is None):
         raise OptionError("--tls-cert, --tls-key: expected both or neither")
     from pathlib import Path
@@ -102,8 +102,8 @@ def find_problem() -> str | None:
         return "OTEL_SDK_DISABLED: the relay cannot export with it"
     protocol = environment.protocol()
     if protocol not in environment.EXPORTER_MODULES:
-        return environment.UNSUPPORTED_PROTOCOL
-    if protocol != "grpc" and environment.has_credential_provider("HTTP"):
+        return environment.unsupported_protocol()
+    if protocol != "grpc" and environment.credential_provider("HTTP"):
         return (
             "the relay cannot observe the Collector's responses: "
             "a credential provider's session hides them"

@@ -33,13 +33,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from tbot_otel.otlp.settings import Settings
+
 EXIT_CHECK_FAILED = 1
 EXIT_WOULD_NOT_SEND = 3
 
-_TOLD = {
-    launcher.ADDRESS: "the forwarder's address",
-    launcher.OPT_OUT: f"{OPT_IN}=0",
-    launcher.NOTHING: "nothing",
+_RUN = {
+    (launcher.ADDRESS, True): "forwards tbot's report",
+    (launcher.ADDRESS, False): "receives tbot's report, but cannot forward it",
+    (launcher.OPT_OUT, False): f"tells tbot not to report ({OPT_IN}=0)",
+    (launcher.NOTHING, False): "changes nothing for tbot",
 }
 _RESULTS = {
     Status.DELIVERED: ("accepted", 0),
@@ -61,22 +64,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status."""
     consent = OptInSampler().should_sample()
-    error = _checks.find_error()
-    error_line = ": ".join(error) if error else None
-    would_send, variable, reason = _decide(consent, error)
+    settings: Settings | None = None
+    problem: str | None = None
+    try:
+        settings = _checks.read_checked_settings()
+    except ExporterConfigurationError as error:
+        problem = str(error)
+    would_send, variable, reason = _decide(consent, problem)
     helper, problems = _check_helper()
-    if error_line and not consent:
-        problems.append(error_line)
-    problems += _checks.find_likely_mistakes()
+    if problem and not consent:
+        problems.append(problem)
+    problems += _checks.find_likely_mistakes(settings)
     told, run_reason = launcher.decide(consent)
     forwards = told == launcher.ADDRESS and would_send
-    relay_problem = error_line or relay.find_problem()
+    relay_problem = problem or relay.find_problem()
+    proxy = settings and settings.proxy
     status: dict[str, Any] = {
         "would_send": would_send,
         "reason": reason,
         "variable": variable,
         "endpoint": environment.printable_endpoint(),
+        "proxy": proxy and f"{proxy.scheme}://{proxy.address}",
         "protocol": environment.protocol(),
+        "defaults": [
+            name
+            for name in ("endpoint", "protocol")
+            if not environment.standard_variable(name.upper())
+        ],
         "helper": helper,
         "run": {
             "forwards": forwards,
@@ -89,10 +103,18 @@ def run(options: argparse.Namespace) -> int:
     }
     exit_status = 0 if would_send else EXIT_WOULD_NOT_SEND
     if options.check:
-        outcome = _check() if would_send else Outcome(Status.REFUSED, reason)
+        outcome = Outcome(Status.REFUSED, reason)
+        hint = None
+        if would_send and settings is not None:
+            outcome = _check(settings)
+            hint = _checks.find_likely_cause(outcome.reason, settings)
         result, exit_status = _RESULTS[outcome.status]
         accepted = outcome.status is Status.DELIVERED
-        status["check"] = {"result": result, "reason": None if accepted else outcome.reason}
+        status["check"] = {
+            "result": result,
+            "reason": None if accepted else outcome.reason,
+            "hint": hint,
+        }
     if options.json:
         import json
 
@@ -102,15 +124,15 @@ def run(options: argparse.Namespace) -> int:
     return exit_status
 
 
-def _decide(consent: Consent, error: tuple[str, str] | None) -> tuple[bool, str, str]:
+def _decide(consent: Consent, problem: str | None) -> tuple[bool, str, str]:
     """Return whether a start would be sent, the variable that decides, and the reason."""
     if not consent:
         return False, consent.variable, consent.reason
-    if error:
-        return False, error[0], ": ".join(error)
+    if problem:
+        return False, problem.partition(":")[0], problem
     # Only with consent: the check imports the packages around the exporter.
     try:
-        environment.check_protocol(environment.protocol())
+        environment.check_installed(environment.protocol())
     except ExporterConfigurationError as missing:
         return False, environment.variable_name("PROTOCOL"), str(missing)
     return True, consent.variable, consent.reason
@@ -121,28 +143,30 @@ def _describe(status: "dict[str, Any]") -> "Iterator[str]":
         # The first line may have said it.
         return "" if part["reason"] in (None, status["reason"]) else f", {part['reason']}"
 
+    def default(name: str) -> str:
+        return " (default)" if name in status["defaults"] else ""
+
     run, relay_status, check = status["run"], status["relay"], status["check"]
-    told = _TOLD[run["command_is_told"]]
+    proxy = f" through the proxy {status['proxy']}" if status["proxy"] else ""
     yield f"would send: {'yes' if status['would_send'] else 'no'}, {status['reason']}"
-    yield f"to:         {status['endpoint']}"
-    yield f"protocol:   {status['protocol']}"
+    yield f"to:         {status['endpoint']}{default('endpoint')}{proxy}"
+    yield f"protocol:   {status['protocol']}{default('protocol')}"
     yield f"helper:     {' '.join(status['helper'].values()) or 'none'}"
-    forwards = "forwards" if run["forwards"] else "does not forward"
-    yield f"run:        {forwards}{because(run)}; tells tbot {told}"
+    yield f"run:        {_RUN[run['command_is_told'], run['forwards']]}{because(run)}"
     can_start = "can start" if relay_status["can_start"] else "cannot start"
     yield f"relay:      {can_start}{because(relay_status)}"
     for problem in status["problems"]:
         yield f"problem:    {problem}"
     if check:
-        yield f"check:      {check['result'].replace('_', ' ')}{because(check)}"
+        hint = f"; {check['hint']}" if check["hint"] else ""
+        yield f"check:      {check['result'].replace('_', ' ')}{because(check)}{hint}"
 
 
-def _check() -> Outcome:
+def _check(settings: "Settings") -> Outcome:
     """Export no records, and return the outcome."""
     import logging
     import threading
 
-    from tbot_otel.otlp.arguments import Arguments
     from tbot_otel.otlp.responses import ResponseObserver
     from tbot_otel.otlp.send import build_exporter, export_and_observe
 
@@ -150,10 +174,10 @@ def _check() -> Outcome:
     logging.basicConfig(handlers=[logging.NullHandler()])
     observer = ResponseObserver(OptInSampler().should_sample)
     try:
-        exporter = build_exporter(Arguments(), observer)
+        exporter = build_exporter(settings, observer)
     except ExporterConfigurationError as error:
         return Outcome(Status.FAILED, str(error))
-    wait = emit.wait_seconds()
+    wait = emit.wait_seconds(settings)
     outcomes = [Outcome(Status.FAILED, f"no response within {wait:g} s")]
 
     def export() -> None:

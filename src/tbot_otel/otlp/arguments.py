@@ -45,7 +45,7 @@ class Arguments:
         self.protocol: str | None = _parse_text("protocol", protocol)
         self.endpoint: str | None = _parse_text("endpoint", endpoint)
         self.headers: dict[str, str] | None = _parse_headers(
-            _parse_text("headers_list", headers_list) or "", headers
+            _parse_text("headers_list", headers_list), headers
         )
         self.compression: str | None = _parse_text("compression", compression)
         if self.compression not in (None, *COMPRESSIONS):
@@ -60,17 +60,45 @@ def _parse_text(name: str, value: object) -> str | None:
     raise ExporterConfigurationError(f"{name}: expected text")
 
 
-def _parse_headers(headers_list: str, headers: object) -> dict[str, str] | None:
-    pairs = [tuple(pair.split("=", 1)) for pair in headers_list.split(",") if pair.strip()]
+def parse_headers(text: str) -> dict[str, str]:
+    """Return the headers in ``name=value,name=value``, with names in lower case.
+
+    The official exporters read this format
+    (https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables).
+
+    Raises:
+        ValueError: The text does not have it.
+    """
+    headers = {}
+    for pair in text.split(","):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (name or equals):
+            continue
+        if not equals or not pair.isascii() or any(char in '"\\;' or char < " " for char in value):
+            raise ValueError(pair)
+        # One with a space is not encoded.
+        if "%" in pair and " " not in value:
+            from urllib.parse import unquote
+
+            name, value = unquote(name), unquote(value)
+        headers[name.lower()] = value
+    return headers
+
+
+def _parse_headers(headers_list: str | None, headers: object) -> dict[str, str] | None:
+    if headers_list is None and headers is None:
+        return None
     try:
+        parsed = parse_headers(headers_list or "")
         if isinstance(headers, Mapping):
-            pairs += headers.items()
-        elif headers is not None:
-            pairs += [(pair["name"], pair["value"] or "") for pair in headers]  # type: ignore[attr-defined]
+            pairs = [*headers.items()]
+        else:
+            pairs = [(pair["name"], pair["value"] or "") for pair in headers or ()]  # type: ignore[attr-defined]
         # gRPC requires lower case, and HTTP ignores case.
-        return {name.strip().lower(): value.strip() for name, value in pairs} or None
+        parsed.update({name.strip().lower(): value.strip() for name, value in pairs})
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ExporterConfigurationError("headers: expected pairs of name and value") from None
+    return parsed or None
 
 
 def _parse_timeout(milliseconds: object) -> float | None:

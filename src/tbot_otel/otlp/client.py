@@ -1,34 +1,30 @@
 """An HTTP client that identifies no one: it has no cookies, no ``.netrc`` and no redirects.
 
 Its interface is the one that the official exporters' HTTP transports have since SDK 1.45
-(``opentelemetry.exporter.http.transport._base``). The standard library's client is used, because
-importing another one takes a sixth of a short process; only a proxy needs `urllib3`.
+(``opentelemetry.exporter.http.transport._base``). It writes each request itself: agents add headers
+in the methods of `http.client` and of the libraries on top of it. `connection` has the sockets.
 """
 
-# A name lookup imports it, and a child that was forked meanwhile could not import it anymore.
-import encodings.idna  # noqa: F401
-import functools
 import http.client
-import io
 import os
 import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, quote
+from urllib.parse import quote
 
 from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.otlp.responses import NOT_OTLP, ConsentWithdrawnError
-from tbot_otel.otlp.url import INVALID_ENDPOINT, basic_authorization, split_url
+from tbot_otel.otlp.connection import Connection, ProxyError, remaining
+from tbot_otel.otlp.responses import NOT_OTLP, ConsentWithdrawnError, describe_error
+from tbot_otel.otlp.tls import CurrentFiles, create_context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tbot_otel.otlp.responses import ResponseObserver
+    from tbot_otel.otlp.settings import Settings
+    from tbot_otel.otlp.url import URL
 
 MAX_RESPONSE_BYTES = 2**16
 """The most bytes of a response's body. An OTLP response has a few."""
-DEFAULT_TIMEOUT_SECONDS = 10.0
 
 _SAFE = "/%:=&?~+!$,;'@()*[]"
 # OpenSSL's codes for a certificate of another host name or IP address. Their messages repeat it.
@@ -40,11 +36,22 @@ class RequestError(Exception):
 
     Attributes:
         is_temporary: Whether the exporter should try again.
+        can_retry: Whether a later export could succeed.
+        is_timeout: Whether no response came in time.
     """
 
-    def __init__(self, reason: str, *, is_temporary: bool) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        is_temporary: bool = True,
+        can_retry: bool = False,
+        is_timeout: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.is_temporary: bool = is_temporary
+        self.can_retry: bool = can_retry or is_temporary
+        self.is_timeout: bool = is_timeout
 
 
 class Result:
@@ -76,52 +83,54 @@ class Result:
 
 
 class HTTPClient:
-    """Sends the requests of one exporter, and observes the responses.
+    """Sends the exports of one exporter, and observes the responses.
 
     Args:
+        settings: Name the endpoint, and all that is sent besides the bodies.
+        user_agent: Names the exporter.
         observer: Observes each response, and is asked for consent before each request.
-        tls_context: The TLS settings for an ``https`` endpoint.
-        proxy: The `urllib3.ProxyManager` of the endpoint's proxy; None for no proxy.
     """
 
-    def __init__(
-        self, observer: "ResponseObserver", tls_context: ssl.SSLContext | None, proxy: Any = None
-    ) -> None:
+    def __init__(self, settings: "Settings", user_agent: str, observer: "ResponseObserver") -> None:
+        # Only a target of gRPC can have none.
+        assert settings.url is not None  # noqa: S101 - see above
+        self._settings = settings
+        self._url = settings.url
         self._observer = observer
-        self._tls_context = tls_context
-        self._proxy = proxy
+        self._head = _encode_head(settings, settings.url, user_agent)
+        self._tls = CurrentFiles(settings, create_context) if settings.is_secure else None
         # Threads need no lock for it, because append and pop are atomic.
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[Connection] = []
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: "Mapping[str, str] | None" = None,
-        timeout: float | None = None,
-        data: bytes | None = None,
-    ) -> Result:
-        """Send a request. A failure is part of the result, and is not raised.
+    def request(self, _method: str, _url: str, *, timeout: float, data: bytes, **_: Any) -> Result:
+        """Send an export. A failure is part of the result, and is not raised.
+
+        The method, the URL and the headers are the settings': instrumentation can change others.
 
         Args:
-            method: The method.
-            url: The URL. Its user and password become basic authorization.
-            headers: The headers.
             timeout: The longest time until the response has arrived, in seconds.
             data: The body.
         """
-        seconds = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout
         try:
             self._observer.check_consent()
-            return self._send(_Request(method, split_url(url), dict(headers or {}), data), deadline)
+            response, body = self._send(data, deadline)
         except ConsentWithdrawnError as error:
             return Result(error=error)
         except Exception as error:  # noqa: BLE001 - the exporter logs it, and it can repeat the URL
             failure = _describe(error)
-            self._observer.fail(str(failure), can_retry=failure.is_temporary)
+            if isinstance(error, ssl.SSLError) and self._tls is not None:
+                self._tls.expire()
+            self._observer.fail(
+                str(failure), can_retry=failure.can_retry, is_timeout=failure.is_timeout
+            )
             return Result(error=failure)
+        if response.status == 407:
+            self._observer.fail("the proxy responded with 407")
+            return Result(response.status, response.reason, response.headers)
+        content_type = response.headers.get("Content-Type", "")
+        self._observer.observe_http(response.status, content_type, body)
+        return Result(response.status, response.reason, response.headers, body)
 
     def is_connection_error(self, exception: Exception | None) -> bool:
         """Return whether the exporter should try again."""
@@ -131,128 +140,53 @@ class HTTPClient:
         """Close the connections that are not in use."""
         while self._idle:
             self._idle.pop().close()
-        if self._proxy is not None:
-            self._proxy.clear()
 
-    def _send(self, request: "_Request", deadline: float) -> Result:
-        if self._proxy is None:
-            response, body = self._send_directly(request, deadline)
-        else:
-            response, body = self._send_to_proxy(request, deadline)
-        content_type = response.headers.get("Content-Type", "")
-        self._observer.observe_http(response.status, content_type, body)
-        return Result(response.status, response.reason, response.headers, body)
-
-    def _send_to_proxy(self, request: "_Request", deadline: float) -> tuple[Any, bytes | None]:
-        url = request.url
-        response = self._proxy.urlopen(
-            request.method,
-            f"{url.scheme}://{url.netloc.rpartition('@')[2]}{request.target}",
-            body=request.body,
-            headers=request.headers,
-            timeout=_remaining(deadline),
-            retries=False,
-            redirect=False,
-            preload_content=False,
-        )
+    def _send(self, data: bytes, deadline: float) -> tuple[http.client.HTTPResponse, bytes | None]:
+        connection = self._get_connection(deadline)
         try:
-            return response, _read_body(response, deadline)
-        finally:
-            # A connection whose response was read is in the pool already, and stays open.
-            response.close()
-
-    def _send_directly(self, request: "_Request", deadline: float) -> tuple[Any, bytes | None]:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._create_connection(request.url)
-        try:
-            connection.timeout = _remaining(deadline)
-            if connection.sock is None:
-                connection.connect()
-            connection.sock.settimeout(_remaining(deadline))
-            connection.response_class = functools.partial(_create_response, deadline)  # type: ignore[assignment]
-            connection.request(request.method, request.target, request.body, request.headers)
-            with connection.getresponse() as response:
+            request = b"%scontent-length: %d\r\n\r\n%s" % (self._head, len(data), data)
+            with connection.exchange(request, deadline) as response:
                 body = _read_body(response, deadline)
         except BaseException:
             connection.close()
             raise
-        if body is None or connection.sock is None:
-            connection.close()
-        else:
+        if connection.can_be_reused and not response.will_close and body is not None:
             self._idle.append(connection)
+        else:
+            connection.close()
         return response, body
 
-    def _create_connection(self, url: SplitResult) -> http.client.HTTPConnection:
-        if url.scheme == "https":
-            return http.client.HTTPSConnection(
-                str(url.hostname), url.port, context=self._tls_context
-            )
-        return http.client.HTTPConnection(str(url.hostname), url.port)
+    def _get_connection(self, deadline: float) -> Connection:
+        tls_context = None if self._tls is None else self._tls.get()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.tls_context is tls_context and not connection.has_unread_bytes():
+                return connection
+            connection.close()
+        return Connection(self._settings, self._url, tls_context, deadline)
 
 
-class _Request:
-    """A request, as it is sent.
-
-    Args:
-        method: The method.
-        url: The URL.
-        headers: The headers.
-        body: The body.
-    """
-
-    def __init__(
-        self, method: str, url: SplitResult, headers: dict[str, str], body: bytes | None
-    ) -> None:
-        if login := basic_authorization(url):
-            headers["authorization"] = login
-        self.method = method
-        self.url = url
-        self.target = quote(f"{url.path or '/'}{'?' if url.query else ''}{url.query}", safe=_SAFE)
-        self.headers = headers
-        self.body = body
-
-
-def _create_response(
-    deadline: float, sock: socket.socket, **arguments: Any
-) -> http.client.HTTPResponse:
-    reader: Any = _DeadlineReader(sock, deadline)
-    return http.client.HTTPResponse(reader, **arguments)
-
-
-class _DeadlineReader(io.RawIOBase):
-    """Reads a response until a deadline. A socket's own timeout starts anew at each read.
-
-    `http.client` uses only `makefile` of the socket that it reads a response from.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._socket = sock
-        self._deadline = deadline
-        # It keeps the socket open when the connection closes it before the body is read.
-        self._file = sock.makefile("rb", 0)
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(_remaining(self._deadline))
-        return self._file.readinto(buffer)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _remaining(deadline: float) -> float:
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise TimeoutError
-    return seconds
+def _encode_head(settings: "Settings", url: "URL", user_agent: str) -> bytes:
+    """Return a request up to the length of its body. No other header leaves."""
+    target = quote(f"{url.path or '/'}{'' if url.query is None else f'?{url.query}'}", safe=_SAFE)
+    headers = {
+        "host": url.address,
+        "accept-encoding": "identity",
+        "content-type": "application/x-protobuf",
+        "user-agent": user_agent,
+    }
+    if settings.compression != "none":
+        headers["content-encoding"] = settings.compression
+    headers.update(settings.headers)
+    if login := url.basic_authorization():
+        headers["authorization"] = login
+    proxy = settings.proxy
+    if url.scheme == "http" and proxy is not None and not proxy.scheme.startswith("socks"):
+        target = f"http://{url.address}{target}"
+        if login := proxy.basic_authorization():
+            headers["proxy-authorization"] = login
+    lines = [f"POST {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers), ""]
+    return "\r\n".join(lines).encode()
 
 
 def _read_body(response: Any, deadline: float) -> bytes | None:
@@ -264,7 +198,7 @@ def _read_body(response: Any, deadline: float) -> bytes | None:
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
             return None
-        _remaining(deadline)
+        remaining(deadline)
     # urllib3 checks the length itself.
     if getattr(response, "length", None):
         raise http.client.IncompleteRead(body)
@@ -273,47 +207,46 @@ def _read_body(response: Any, deadline: float) -> bytes | None:
 
 def _describe(error: Exception) -> RequestError:
     """Return what happened, without a value."""
-    # urllib3 wraps the error of the socket.
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    is_proxy = any("Proxy" in type(cause).__name__ for cause in causes)
-    for cause in causes:
-        if failure := _describe_cause(cause, "proxy" if is_proxy else "Collector"):
-            return failure
-    return RequestError(f"the request failed ({type(error).__name__})", is_temporary=False)
+    if isinstance(error, ProxyError):
+        cause = error.__cause__
+        # PySocks keeps the error of the socket.
+        cause = getattr(cause, "socket_err", None) or cause
+        if cause is None:
+            return RequestError(str(error), is_temporary=False)
+        return _describe_cause(cause, "proxy")
+    return _describe_cause(error, "Collector")
 
 
-def _describe_cause(error: BaseException, peer: str) -> RequestError | None:
-    temporary = True
+def _describe_cause(error: BaseException, peer: str) -> RequestError:
     match error:
         case ExporterConfigurationError():
-            reason, temporary = str(error), False
+            # A file for TLS that is not there yet.
+            return RequestError(str(error), is_temporary=False, can_retry=True)
         case ssl.SSLCertVerificationError():
             problem = error.verify_message
             if error.verify_code in _OTHER_NAME_CODES:
                 problem = "it is for another name"
-            reason, temporary = f"tls: the {peer}'s certificate is not trusted ({problem})", False
+            return RequestError(
+                f"tls: the {peer}'s certificate is not trusted ({problem})", is_temporary=False
+            )
         case ssl.SSLError():
             reason = f"tls: the connection failed ({error.reason or type(error).__name__})"
         case socket.gaierror():
             reason = f"the {peer}'s name was not found"
         case TimeoutError():
-            reason = f"the {peer} did not respond in time"
+            return RequestError(f"the {peer} did not respond in time", is_timeout=True)
         case ConnectionRefusedError():
             reason = f"the {peer} refused the connection"
         case http.client.RemoteDisconnected() | http.client.IncompleteRead():
             reason = f"the {peer} closed the connection before it responded"
         case ConnectionError():
             reason = f"the {peer} reset the connection"
-        case http.client.InvalidURL():
-            reason, temporary = INVALID_ENDPOINT, False
         case http.client.HTTPException():
-            reason, temporary = NOT_OTLP, False
+            return RequestError(NOT_OTLP, is_temporary=False)
         case OSError(errno=int(number)):
             reason = f"the connection failed ({os.strerror(number)})"
-        case OSError() if str(error).startswith("Tunnel connection failed: "):
-            reason = f"the {peer} responded with {str(error).split()[3]}"
+        case OSError() if peer == "proxy":
+            reason = "the proxy did not connect to the Collector"
         case _:
-            return None
-    return RequestError(reason, is_temporary=temporary)
+            return RequestError(f"the request failed ({describe_error(error)})", is_temporary=False)
+    return RequestError(reason)

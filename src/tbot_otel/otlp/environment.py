@@ -17,7 +17,6 @@ EXPORTER_MODULES = {
 The distribution has the same name with hyphens.
 """
 EXPECTED_PROTOCOL = f"expected {' or '.join(EXPORTER_MODULES)}"
-UNSUPPORTED_PROTOCOL = f"protocol: {EXPECTED_PROTOCOL}"
 LOGS_PATH = "/v1/logs"
 """The standard path of logs over HTTP."""
 
@@ -25,17 +24,22 @@ LOGS_PATH = "/v1/logs"
 def variable_name(name: str, signal: str = "LOGS") -> str:
     """Return ``OTEL_EXPORTER_OTLP_{signal}_{name}`` if set, else ``OTEL_EXPORTER_OTLP_{name}``."""
     own = f"OTEL_EXPORTER_OTLP_{signal}_{name}"
-    return own if os.environ.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
+    return own if os.environ.get(own, "").strip() else f"OTEL_EXPORTER_OTLP_{name}"
 
 
 def standard_variable(name: str, signal: str = "LOGS") -> str | None:
     """Return the value of the variable that `variable_name` returns, if it is set."""
-    return os.environ.get(variable_name(name, signal)) or None
+    return os.environ.get(variable_name(name, signal), "").strip() or None
 
 
 def protocol(signal: str = "LOGS") -> str:
     """Return the selected protocol; ``http/protobuf`` by default."""
-    return (standard_variable("PROTOCOL", signal) or "http/protobuf").strip()
+    return standard_variable("PROTOCOL", signal) or "http/protobuf"
+
+
+def unsupported_protocol(signal: str = "LOGS") -> str:
+    """Return the problem that the selected protocol is not supported."""
+    return f"{variable_name('PROTOCOL', signal)}: {EXPECTED_PROTOCOL}"
 
 
 def timeout_seconds() -> float | None:
@@ -46,56 +50,62 @@ def timeout_seconds() -> float | None:
         seconds = float(standard_variable("TIMEOUT") or "")
     except ValueError:
         return None
-    return seconds if 0 <= seconds < TIMEOUT_MAX else None
+    # By the specification, 0 means no limit.
+    return seconds if 0 < seconds < TIMEOUT_MAX else None
 
 
-def endpoint() -> str:
-    """Return the endpoint for logs as the exporters read it. Any part of it can be secret."""
-    if protocol() == "grpc":
+def endpoint(*, is_grpc: bool | None = None) -> str:
+    """Return the endpoint for logs that the variables name. Any part of it can be secret.
+
+    Args:
+        is_grpc: Whether the protocol is gRPC; None for the variables' protocol.
+    """
+    if protocol() == "grpc" if is_grpc is None else is_grpc:
         return standard_variable("ENDPOINT") or "http://localhost:4317"
-    if logs_endpoint := os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
-        return logs_endpoint
-    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
-    return base.removesuffix("/") + LOGS_PATH
+    url = standard_variable("ENDPOINT") or "http://localhost:4318"
+    if variable_name("ENDPOINT") == "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT":
+        return url
+    return (url if url.endswith("://") else url.removesuffix("/")) + LOGS_PATH
 
 
 def printable_endpoint() -> str:
-    """Return the endpoint for logs without the parts that can be secret.
+    """Return the endpoint for logs as `printable_url` does."""
+    return printable_url(endpoint(), is_grpc=protocol() == "grpc")
+
+
+def printable_url(url: str, *, is_grpc: bool) -> str:
+    """Return an endpoint without the parts that can be secret.
 
     Those are the user, the password, the query, the fragment, and a path that is not the standard
     one, in place of which there are dots.
     """
-    url = endpoint()
     scheme, separator, rest = url.partition("://")
-    if scheme not in ("http", "https"):
+    if scheme.lower() not in ("http", "https"):
         # It can be a part of a login or a query.
         scheme, separator, rest = "", "", url
     authority, slash, path = rest.replace("#", "?").partition("?")[0].partition("/")
     if "@" in rest.removeprefix(authority):
         # An unquoted /, ? or # in a password looks like the end of the host.
         return f"{scheme}{separator}..."
-    if path and (protocol() == "grpc" or slash + path != LOGS_PATH):
+    if path and (is_grpc or slash + path != LOGS_PATH):
         path = "..."
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def check_protocol(name: str) -> None:
-    """Check that a protocol is supported and its exporter installed, without importing it.
+def check_installed(protocol: str) -> None:
+    """Check that the exporter of a supported protocol is installed, without importing it.
 
     Raises:
         ExporterConfigurationError: It is not.
     """
     from importlib.util import find_spec
 
-    module = EXPORTER_MODULES.get(name)
-    if module is None:
-        raise ExporterConfigurationError(UNSUPPORTED_PROTOCOL)
     try:
-        installed = find_spec(module) is not None
+        installed = find_spec(EXPORTER_MODULES[protocol]) is not None
     except ModuleNotFoundError:
         installed = False
     if not installed:
-        raise ExporterConfigurationError(missing_package(name))
+        raise ExporterConfigurationError(missing_package(protocol))
 
 
 def missing_package(protocol: str) -> str:
@@ -104,7 +114,14 @@ def missing_package(protocol: str) -> str:
     return f"protocol {protocol}: the package {package} is not installed"
 
 
-def has_credential_provider(transport: str) -> bool:
-    """Return whether a credential provider of this SDK is named for ``HTTP`` or ``GRPC``."""
-    prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{transport}"
-    return any(os.environ.get(f"{prefix}_{logs}CREDENTIAL_PROVIDER") for logs in ("LOGS_", ""))
+def credential_provider(transport: str) -> tuple[str, str] | None:
+    """Return the variable that names a credential provider of this SDK, and its name, if one does.
+
+    Args:
+        transport: ``HTTP`` or ``GRPC``.
+    """
+    for signal in ("LOGS_", ""):
+        name = f"OTEL_PYTHON_EXPORTER_OTLP_{transport}_{signal}CREDENTIAL_PROVIDER"
+        if provider := os.environ.get(name, "").strip():
+            return name, provider
+    return None

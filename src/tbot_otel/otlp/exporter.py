@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
-    from tbot_otel.otlp.arguments import Arguments
+    from tbot_otel.otlp.settings import Settings
     from tbot_otel.pipeline.record import PermittedRecord
 
 _logger = logging.getLogger("tbot_otel")
@@ -26,7 +26,7 @@ class LazyExporter:
     """Sends records with the official exporter, which it builds when it has the first one.
 
     Args:
-        get_arguments: Returns the arguments of the official exporter. If it raises
+        get_settings: Returns the settings of the official exporter. If it raises
             ExporterConfigurationError, or the exporter cannot be built, that is logged once, and
             nothing is sent.
         exporter: An exporter that is used in place of an official one.
@@ -34,10 +34,10 @@ class LazyExporter:
 
     def __init__(
         self,
-        get_arguments: "Callable[[], Arguments]",
+        get_settings: "Callable[[], Settings]",
         exporter: "LogRecordExporter | None" = None,
     ) -> None:
-        self._get_arguments = get_arguments
+        self._get_settings = get_settings
         self._given_exporter = exporter
         self._problem: str | None = None
         self._is_shutdown = False
@@ -67,7 +67,7 @@ class LazyExporter:
         with importing():
             if self._exporter is None and self._problem is None:
                 try:
-                    self._exporter = build_exporter(self._get_arguments(), self._observer)
+                    self._exporter = build_exporter(self._get_settings(), self._observer)
                 except ExporterConfigurationError as error:
                     self.disable(str(error))
         return None if self._problem else self._exporter

@@ -1,76 +1,99 @@
-"""The HTTP proxy of an endpoint, from the variables and settings that `urllib.request` reads."""
+"""The HTTP or SOCKS proxy of an endpoint, from the variables and the system's settings."""
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.otlp import tls
-from tbot_otel.otlp.arguments import Arguments
-from tbot_otel.otlp.url import basic_authorization
+from tbot_otel.otlp.url import URL
 
-if TYPE_CHECKING:
-    import ssl
-    from urllib.parse import SplitResult
+_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
-def find_proxy(url: "SplitResult", tls_context: "ssl.SSLContext | None") -> Any:
-    """Return the `urllib3.ProxyManager` for an endpoint; None if it has no proxy.
-
-    Args:
-        url: The endpoint.
-        tls_context: The TLS settings for it.
+def find_proxy(url: URL, *, is_grpc: bool) -> URL | None:
+    """Return the proxy of an endpoint; None if it has none. An endpoint on loopback has none.
 
     Raises:
-        ExporterConfigurationError: It is a SOCKS proxy, and PySocks is not installed.
+        ExporterConfigurationError: It is not the URL of a proxy that can be used.
     """
-    # The import takes as long as the rest of the client. Two systems have settings, too.
-    if sys.platform not in ("darwin", "win32") and not any(
-        name.lower().endswith("_proxy") for name in os.environ
-    ):
+    # Only these systems have settings besides the variables.
+    has_variables = any(name.lower().endswith("_proxy") for name in os.environ)
+    if (not has_variables and sys.platform not in ("darwin", "win32")) or url.is_loopback:
         return None
-    from urllib.request import getproxies, proxy_bypass
-
-    proxies = getproxies()
-    address = proxies.get(url.scheme) or proxies.get("all")
-    host = url.netloc.rpartition("@")[2]
-    if not address or proxy_bypass(host) or _is_in_network(url.hostname, proxies.get("no", "")):
+    if is_grpc:
+        place, address, exceptions = _read_grpc_variables()
+    elif has_variables:
+        place, address, exceptions = _read_http_variables(url.scheme)
+    else:
+        place, address, exceptions = _read_system_settings(url)
+    if not address or _is_exception(url, exceptions):
         return None
-    if "://" not in address:
-        address = f"http://{address}"
-    import urllib3
-
-    if address.lower().startswith("socks"):
+    try:
+        proxy = URL(address if "://" in address else f"http://{address}")
+    except ValueError:
+        raise ExporterConfigurationError(f"{place}: expected the URL of a proxy") from None
+    if is_grpc and proxy.scheme != "http":
+        # gRPC ignores any other proxy, too.
+        return None
+    if proxy.scheme not in _SCHEMES:
+        raise ExporterConfigurationError(f"{place}: expected an HTTP or SOCKS proxy")
+    if proxy.scheme.startswith("socks"):
         from importlib.util import find_spec
 
         if find_spec("socks") is None:
-            raise ExporterConfigurationError("proxy: a SOCKS proxy needs the package PySocks")
-        from urllib3.contrib import socks
-
-        return socks.SOCKSProxyManager(address, ssl_context=tls_context)
-    parts = urlsplit(address)
-    login = basic_authorization(parts)
-    return urllib3.ProxyManager(
-        address,
-        proxy_headers={"proxy-authorization": login} if login else None,
-        proxy_ssl_context=tls.create_context(Arguments()) if parts.scheme == "https" else None,
-        ssl_context=tls_context,
-    )
+            raise ExporterConfigurationError(f"{place}: a SOCKS proxy needs the package PySocks")
+    return proxy
 
 
-def _is_in_network(host: str | None, networks: str) -> bool:
-    """Return whether a host is an IP address in a network of ``NO_PROXY``."""
+def _first_of(*names: str) -> tuple[str, str]:
+    """Return the first of these variables that is set, even if it is empty, and its value."""
+    name = next((name for name in names if name in os.environ), "")
+    return name, os.environ.get(name, "").strip()
+
+
+def _read_grpc_variables() -> tuple[str, str, str]:
+    # https://github.com/grpc/grpc/blob/master/doc/environment_variables.md
+    place, address = _first_of("grpc_proxy", "https_proxy", "http_proxy")
+    return place, address, _first_of("no_grpc_proxy", "no_proxy")[1]
+
+
+def _read_http_variables(scheme: str) -> tuple[str, str, str]:
+    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper()]
+    # In a CGI program, it is a header of the request.
+    if names[1] == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ:
+        del names[1]
+    place, address = _first_of(*names)
+    if not address:
+        place, address = _first_of("all_proxy", "ALL_PROXY")
+    return place, address, _first_of("no_proxy", "NO_PROXY")[1]
+
+
+def _read_system_settings(url: URL) -> tuple[str, str, str]:
+    from urllib.request import getproxies, proxy_bypass
+
+    exceptions = "*" if proxy_bypass(url.address) else ""
+    return "the system's proxy", getproxies().get(url.scheme, ""), exceptions
+
+
+def _is_exception(url: URL, exceptions: str) -> bool:
+    """Return whether a value of ``NO_PROXY`` covers an endpoint."""
+    host = url.host.lower()
+    for exception in exceptions.lower().split(","):
+        pattern = exception.strip()
+        if "/" in pattern:
+            if _is_in_network(host, pattern):
+                return True
+        elif pattern in ("*", host, f"[{host}]", f"{url.address.lower()}") or (
+            (name := pattern.removeprefix("*").removeprefix("."))
+            and (host == name or host.endswith(f".{name}"))
+        ):
+            return True
+    return False
+
+
+def _is_in_network(host: str, network: str) -> bool:
     from ipaddress import ip_address, ip_network
 
     try:
-        address = ip_address(host or "")
+        return ip_address(host) in ip_network(network, strict=False)
     except ValueError:
         return False
-    for network in networks.split(","):
-        try:
-            if "/" in network and address in ip_network(network.strip(), strict=False):
-                return True
-        except ValueError:
-            continue
-    return False

@@ -1,7 +1,7 @@
 """Our HTTP client as a `requests.Session`, for SDKs that have no transport interface."""
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -19,28 +19,13 @@ class ClientSession(requests.Session):
 
     def __init__(self, client: "HTTPClient") -> None:
         super().__init__()
-        # The exporter adds its own.
-        self.headers.clear()
         self._client = client
 
     def request(  # type: ignore[override]
-        self,
-        method: str,
-        url: str,
-        *,
-        data: Any = None,
-        headers: Any = None,
-        timeout: Any = None,
-        **_: object,
+        self, method: str, url: str, *, data: bytes, timeout: float, **_: object
     ) -> requests.Response:
-        """Send a request."""
-        result = self._client.request(
-            method,
-            url,
-            headers={**dict[str, Any](self.headers), **(headers or {})},
-            timeout=timeout,
-            data=data,
-        )
+        """Send an export."""
+        result = self._client.request(method, url, data=data, timeout=timeout)
         if result.error is not None:
             if self._client.is_connection_error(result.error):
                 raise requests.ConnectionError(str(result.error))

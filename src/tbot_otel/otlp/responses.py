@@ -17,6 +17,9 @@ NOT_OTLP = "the response is not from an OTLP receiver"
 # https://opentelemetry.io/docs/specs/otlp/#failures-1
 _RETRYABLE_STATUSES = (429, 502, 503, 504)
 TIMED_OUT = "the Collector did not respond in time"
+SAYS_NOTHING = "the response does not say whether the Collector accepted it"
+_OTLP_MEDIA_TYPES = ("application/x-protobuf", "application/json")
+_PARTIAL_SUCCESS = {"partialSuccess", "partial_success"}
 
 
 class Rejection(Enum):
@@ -78,15 +81,23 @@ class ResponseObserver:
             raise ConsentWithdrawnError(consent.reason)
 
     def fail(
-        self, reason: str, *, can_retry: bool = False, rejection: "Rejection | None" = None
+        self,
+        reason: str,
+        *,
+        can_retry: bool = False,
+        is_timeout: bool = False,
+        rejection: "Rejection | None" = None,
     ) -> None:
         """Record that an attempt failed.
 
         Args:
             reason: Why.
             can_retry: Whether a later attempt could succeed.
+            is_timeout: Whether time ran out. If an earlier attempt has told more, that is kept.
             rejection: Which records the Collector rejected because of their content.
         """
+        if is_timeout and self.outcome is not None:
+            return
         self._thread.outcome = Outcome(Status.FAILED, reason, can_retry=can_retry)
         self._thread.rejection = rejection
 
@@ -98,48 +109,86 @@ class ResponseObserver:
             content_type: The header ``Content-Type``; empty if there is none.
             body: The body of a successful response; None if it is too large.
         """
-        if 200 <= status < 300:
-            self._settle(_count_rejected(content_type, body))
-        else:
+        if not 200 <= status < 300:
             self.fail(
                 f"the Collector responded with {status}",
                 can_retry=status in _RETRYABLE_STATUSES,
                 rejection=Rejection.ALL if status == 400 else None,
             )
+            return
+        try:
+            self._settle(_count_rejected(status, content_type, body))
+        except ValueError:
+            self.fail(NOT_OTLP)
 
     def observe_grpc(self, response: "ExportLogsServiceResponse") -> None:
         """Observe a successful response over gRPC."""
-        self._settle(response.partial_success.rejected_log_records)
+        self._settle(_count_rejected_by(response))
 
     def _settle(self, rejected: int | None) -> None:
-        if rejected is None:
-            self.fail(NOT_OTLP)
-        elif rejected:
+        if rejected:
             self.fail(
                 f"the Collector rejected {rejected} of the records sent", rejection=Rejection.SOME
             )
+        elif rejected is None:
+            self._thread.outcome = Outcome(Status.UNOBSERVED, SAYS_NOTHING)
         else:
             self._thread.outcome = Outcome(Status.DELIVERED, "the Collector accepted it")
-            self._thread.rejection = None
 
 
-def _count_rejected(content_type: str, body: bytes | None) -> int | None:
-    """Return how many records the Collector rejected; None if the response is not OTLP."""
+def _count_rejected(status: int, content_type: str, body: bytes | None) -> int | None:
+    """Return how many records the Collector rejected; None if the response does not say.
+
+    Raises:
+        ValueError: The response is not OTLP.
+    """
     # The exporter has imported these already.
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
+    media_type = content_type.partition(";")[0].strip().lower()
     if body == b"":
-        return 0
-    if body is None or content_type.startswith("text/"):
-        return None
+        # OTLP has no other status and type for the response that it leaves empty.
+        is_otlp = status == 200 and media_type in ("", *_OTLP_MEDIA_TYPES)
+        return 0 if is_otlp else None
+    if body is None or media_type.startswith("text/"):
+        raise ValueError(NOT_OTLP)
+    if media_type == "application/json":
+        return _count_rejected_in_json(body)
     try:
-        if content_type.startswith("application/json"):
-            import json
+        return _count_rejected_by(ExportLogsServiceResponse.FromString(body))
+    except DecodeError:
+        raise ValueError(NOT_OTLP) from None
 
-            partial = json.loads(body).get("partialSuccess") or {}
-            return int(partial.get("rejectedLogRecords") or 0)
-        message = ExportLogsServiceResponse.FromString(body)
-    except (AttributeError, RecursionError, TypeError, ValueError, DecodeError):
+
+def _count_rejected_in_json(body: bytes) -> int | None:
+    import json
+
+    try:
+        message = json.loads(body)
+        # Both names are valid (https://protobuf.dev/programming-guides/json/#json-options).
+        partial = message.get("partialSuccess", message.get("partial_success"))
+        if partial is None and message.keys() - _PARTIAL_SUCCESS:
+            return None
+        partial = partial or {}
+        rejected = partial.get("rejectedLogRecords", partial.get("rejected_log_records"))
+        return int(rejected or 0)
+    except (AttributeError, RecursionError, TypeError):
+        raise ValueError(NOT_OTLP) from None
+
+
+def _count_rejected_by(message: "ExportLogsServiceResponse") -> int | None:
+    # One that has only fields of another message is another message.
+    if not message.HasField("partial_success") and message.ByteSize():
         return None
     return int(message.partial_success.rejected_log_records)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and the module that raised it, without its text."""
+    traceback = error.__traceback__
+    module = ""
+    while traceback is not None:
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        traceback = traceback.tb_next
+    return f"{type(error).__name__} in {module}" if module else type(error).__name__

@@ -8,6 +8,7 @@ from importlib import import_module
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import environment
 from tbot_otel.otlp.quiet import hidden_logs
+from tbot_otel.otlp.responses import describe_error
 from tbot_otel.session import Outcome, Status
 
 TYPE_CHECKING = False
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.sdk._logs.export import LogRecordExporter
 
-    from tbot_otel.otlp.arguments import Arguments
     from tbot_otel.otlp.responses import ResponseObserver
+    from tbot_otel.otlp.settings import Settings
     from tbot_otel.pipeline.record import PermittedRecord
 
-_logger = logging.getLogger("tbot_otel")
 _export_logger = logging.getLogger("tbot_otel.export")
 
 
@@ -33,39 +33,32 @@ class SelfEncodingBatch(Sequence["PermittedRecord"]):
         """Return the OTLP message of the records."""
 
 
-def build_exporter(arguments: "Arguments", observer: "ResponseObserver") -> "LogRecordExporter":
-    """Build the official exporter for the selected protocol. An argument wins over its variable.
+def build_exporter(settings: "Settings", observer: "ResponseObserver") -> "LogRecordExporter":
+    """Build the official exporter for the protocol. It opens no file and no connection.
 
     Args:
-        arguments: The arguments.
+        settings: The settings.
         observer: Is asked for consent before each attempt, and observes the Collector's responses.
             Over HTTP, a credential provider that brings its own session prevents both.
 
     Raises:
-        ExporterConfigurationError: The protocol is not supported, its package is not installed, or
-            its exporter rejects the arguments or variables.
+        ExporterConfigurationError: The exporter's package or the credential provider is not
+            installed, or fails.
     """
-    protocol = arguments.protocol or environment.protocol()
-    if protocol not in environment.EXPORTER_MODULES:
-        raise ExporterConfigurationError(environment.UNSUPPORTED_PROTOCOL)
+    protocol = settings.protocol
     try:
         module = import_module(f"tbot_otel.otlp.{protocol.partition('/')[0]}")
-        with hidden_logs() as levels:
-            exporter: LogRecordExporter = module.build_exporter(arguments, observer)
+        with hidden_logs():
+            exporter: LogRecordExporter = module.build_exporter(settings, observer)
     except ExporterConfigurationError:
         raise
     except Exception as error:
         # Only after a failure, because the check takes time.
-        environment.check_protocol(protocol)
-        raise ExporterConfigurationError(
-            f"protocol {protocol}: the exporter rejects its arguments or OTEL_EXPORTER_OTLP_* "
-            f"variables ({type(error).__name__})"
-        ) from error
-    if max(levels, default=0) >= logging.WARNING:
-        _logger.warning(
-            "an OTEL_EXPORTER_OTLP_* variable, such as that of the headers, is malformed, and a "
-            "part of it is ignored"
-        )
+        environment.check_installed(protocol)
+        problem = f"its exporter cannot be used ({describe_error(error)})"
+        if isinstance(error, ImportError) and error.name:
+            problem = f"the module {error.name} cannot be imported"
+        raise ExporterConfigurationError(f"protocol {protocol}: {problem}") from error
     return exporter
 
 
@@ -96,13 +89,15 @@ def export_and_observe(
         with hidden_logs():
             succeeded = exporter.export(batch) is LogRecordExportResult.SUCCESS
     except Exception as error:  # noqa: BLE001 - an exporter's error must not reach the caller
-        problem = f"the export failed ({type(error).__name__})"
+        problem = f"the export failed ({describe_error(error)})"
     finally:
         detach(token)
     outcome = observer.outcome
     if outcome is None and succeeded:
-        return Outcome(Status.UNOBSERVED, "it was sent; the Collector's response was not observed")
-    if outcome is None or (outcome.status is Status.DELIVERED and not succeeded):
+        return Outcome(Status.UNOBSERVED, "the response was not observed")
+    if outcome is None or (
+        outcome.status in (Status.DELIVERED, Status.UNOBSERVED) and not succeeded
+    ):
         outcome = Outcome(Status.FAILED, problem)
     if outcome.status is Status.FAILED:
         _export_logger.warning("not delivered, %d in the batch: %s", len(batch), outcome.reason)

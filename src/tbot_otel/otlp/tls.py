@@ -1,94 +1,142 @@
-"""The files for TLS that arguments and variables name. An argument wins over its variable."""
+"""The files for TLS: read before their first use, and again when they have changed."""
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tbot_otel.errors import ExporterConfigurationError
-from tbot_otel.otlp.environment import standard_variable
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
-    from tbot_otel.otlp.arguments import Arguments
+    from tbot_otel.otlp.settings import Settings
 
-_FILES = {
-    "ca_file": ("CERTIFICATE", "the CA file"),
-    "cert_file": ("CLIENT_CERTIFICATE", "the client certificate"),
-    "key_file": ("CLIENT_KEY", "the client key"),
-}
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Where programs find CAs instead of in the system's store."""
+Loaded = TypeVar("Loaded")
 
 
-def find_path(arguments: "Arguments", name: str) -> str | None:
-    """Return the path of a file, if one is named.
+class CurrentFiles(Generic[Loaded]):
+    """What is made of the files for TLS, as they are now.
 
     Args:
-        arguments: The arguments of the exporter.
-        name: ``ca_file``, ``cert_file`` or ``key_file``.
+        settings: They name the files.
+        load: Reads the files. It raises `ExporterConfigurationError` if one cannot be used.
     """
-    path = arguments.tls.get(name)
-    return str(path) if path else standard_variable(_FILES[name][0])
+
+    def __init__(self, settings: "Settings", load: "Callable[[Settings], Loaded]") -> None:
+        self._settings = settings
+        self._load = load
+        self._loaded: Loaded | None = None
+        self._stamps: list[object] | None = None
+
+    def get(self) -> Loaded:
+        """Return what was made of the files, again if they have changed.
+
+        If they cannot be used, as when only one of a pair was written yet, the last ones are kept.
+
+        Raises:
+            ExporterConfigurationError: They cannot be used, and never could.
+        """
+        stamps: list[object] = [_stamp(path) for _, path in self._settings.tls_files.values()]
+        if self._loaded is None or stamps != self._stamps:
+            try:
+                self._loaded = self._load(self._settings)
+                self._stamps = stamps
+            except ExporterConfigurationError:
+                if self._loaded is None:
+                    raise
+        return self._loaded
+
+    def expire(self) -> None:
+        """Read the files again before their next use, although they look the same."""
+        self._stamps = None
 
 
-def read_file(arguments: "Arguments", name: str) -> bytes | None:
-    """Return the content of a file; None if none is named, or it is empty.
+def _stamp(path: str) -> object:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def read_file(settings: "Settings", name: str) -> bytes | None:
+    """Return the content of a file; None if none is named.
 
     Args:
-        arguments: The arguments of the exporter.
+        settings: They name the files.
         name: ``ca_file``, ``cert_file`` or ``key_file``.
 
     Raises:
-        ExporterConfigurationError: It cannot be read.
+        ExporterConfigurationError: It cannot be read, or is empty.
     """
-    path = find_path(arguments, name)
-    if not path:
+    if name not in settings.tls_files:
         return None
+    place, path = settings.tls_files[name]
     try:
         with open(path, "rb") as file:
-            return file.read() or None
+            content = file.read()
     except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
+        raise _unreadable(place, error) from None
+    if not content:
+        raise ExporterConfigurationError(f"{place}: expected a file of PEM")
+    return content
 
 
-def _unreadable(name: str, error: Exception) -> ExporterConfigurationError:
+def _unreadable(place: str, error: Exception) -> ExporterConfigurationError:
     # An error of OpenSSL is an OSError whose number is not the system's.
-    problem = "expected a path of PEM"
-    if isinstance(error, OSError) and not hasattr(error, "library"):
-        problem = os.strerror(error.errno or 0)
-    return ExporterConfigurationError(f"tls: {_FILES[name][1]} cannot be read ({problem})")
+    if isinstance(error, OSError) and not hasattr(error, "library") and error.errno:
+        problem = os.strerror(error.errno)
+        return ExporterConfigurationError(f"{place}: expected a file that can be read ({problem})")
+    return ExporterConfigurationError(f"{place}: expected a file of PEM")
 
 
-def create_context(arguments: "Arguments") -> "ssl.SSLContext":
-    """Return the TLS settings of an HTTP client.
+def check_files(settings: "Settings") -> None:
+    """Check that the files can be used.
 
-    It trusts the CA file of the export, else that of `CA_VARIABLES`, else the system's store.
+    Raises:
+        ExporterConfigurationError: One cannot be used.
+    """
+    # Only an HTTP client takes a folder.
+    if settings.protocol == "grpc":
+        for name in settings.tls_files:
+            read_file(settings, name)
+    if settings.tls_files:
+        create_context(settings)
+
+
+def create_context(settings: "Settings", *, for_proxy: bool = False) -> "ssl.SSLContext":
+    """Return the TLS settings of an HTTP client. Without a CA file, it trusts the system's store.
+
+    Args:
+        settings: They name the files.
+        for_proxy: Whether it is for a proxy, which gets no client certificate.
 
     Raises:
         ExporterConfigurationError: A file cannot be used.
     """
     import ssl
-    from pathlib import Path
 
-    variables = (os.environ.get(name) for name in CA_VARIABLES)
-    path = find_path(arguments, "ca_file") or next(filter(None, variables), None)
+    place, path = settings.tls_files.get("ca_file", ("", None))
     is_folder = path is not None and Path(path).is_dir()
     try:
         context = ssl.create_default_context(
             cafile=None if is_folder else path, capath=path if is_folder else None
         )
     except (OSError, ValueError) as error:
-        raise _unreadable("ca_file", error) from None
+        raise _unreadable(place, error) from None
     context.set_alpn_protocols(["http/1.1"])
-    certificate = find_path(arguments, "cert_file")
-    if certificate:
-        read_file(arguments, "cert_file")
-        read_file(arguments, "key_file")
+    if "cert_file" in settings.tls_files and not for_proxy:
+        # For the problem of a file that cannot be read.
+        read_file(settings, "cert_file")
+        read_file(settings, "key_file")
+        place, certificate = settings.tls_files["cert_file"]
+        _, key = settings.tls_files.get("key_file", ("", None))
         try:
             # The password keeps OpenSSL from asking for one.
-            context.load_cert_chain(certificate, find_path(arguments, "key_file"), "")
+            context.load_cert_chain(certificate, key, "")
         except OSError:
             raise ExporterConfigurationError(
-                "tls: the client certificate and key cannot be used (expected PEM)"
+                f"{place}: expected a client certificate and its key in PEM"
             ) from None
     return context

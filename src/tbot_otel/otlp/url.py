@@ -1,57 +1,124 @@
-"""The URL of an endpoint. `status` waits for this module, so it imports almost nothing."""
+"""The URL of an endpoint or a proxy. `record_start` waits for this module, so it imports nothing.
 
-from urllib.parse import unquote, urlsplit
+`urllib.parse` takes as long to import as the rest of that wait allows.
+"""
 
-from tbot_otel.errors import ExporterConfigurationError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from urllib.parse import SplitResult
-
-INVALID_ENDPOINT = "the endpoint has no valid host and port"
-"""The problem of an endpoint whose host or port cannot be used."""
+EXPECTED_HOST = "expected a valid host and port"
+EXPECTED_SCHEME = "expected http:// or https://"
+# https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4
+_MAX_NAME_LENGTH = 253
+_MAX_LABEL_LENGTH = 63
 
 
-def split_url(url: str) -> "SplitResult":
-    """Split an endpoint.
+class URL:
+    """A URL with a host. Every part but the scheme, the host and the port can be secret.
+
+    Args:
+        text: The URL, without spaces around it.
+
+    Attributes:
+        scheme: In lower case; empty if there is none.
+        login: The user and the password, as they are quoted; empty if there are none.
+        host: The host's name in ASCII, or its IP address without brackets.
+        port: The port; None if there is none.
+        path: The path, as it is quoted.
+        query: The part after ``?``; None if there is none.
+        fragment: The part after ``#``; None if there is none.
 
     Raises:
-        ExporterConfigurationError: It is not a URL of HTTP.
+        ValueError: It has no valid host and port.
     """
-    try:
-        parts = urlsplit(url.strip())
-        # The property raises ValueError for an invalid port.
-        is_valid = parts.hostname is not None and parts.port != 0
-    except ValueError:
-        is_valid = False
+
+    __slots__ = ("fragment", "host", "login", "path", "port", "query", "scheme")
+
+    def __init__(self, text: str) -> None:
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            scheme, rest = "", text
+        rest, hash_sign, fragment = rest.partition("#")
+        rest, question_mark, query = rest.partition("?")
+        authority, slash, path = rest.partition("/")
+        login, _, address = authority.rpartition("@")
+        self.scheme = scheme.lower()
+        self.login = login
+        self.host, self.port = _split_address(address)
+        self.path = slash + path
+        self.query = query if question_mark else None
+        self.fragment = fragment if hash_sign else None
+        if any(char.isspace() or not char.isprintable() for char in text):
+            raise ValueError(EXPECTED_HOST)
+
+    @property
+    def bracketed_host(self) -> str:
+        """The host, as a URL has it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def address(self) -> str:
+        """The host and the port, as a URL has them."""
+        host = self.bracketed_host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is this machine, by the rule of Go's HTTP client for proxies."""
+        if not self.host[-1:].isdigit():
+            return self.host.lower() == "localhost"
+        from ipaddress import IPv6Address, ip_address
+
+        try:
+            address = ip_address(self.host)
+        except ValueError:
+            return False
+        # Python before 3.13 says that ::ffff:127.0.0.1 is not a loopback address.
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return (mapped or address).is_loopback
+
+    def user_and_password(self) -> tuple[str, str]:
+        """Return the parts of the login, without their quoting."""
+        from urllib.parse import unquote
+
+        user, _, password = self.login.partition(":")
+        return unquote(user), unquote(password)
+
+    def basic_authorization(self) -> str | None:
+        """Return the value of a header for the login; None if there is none."""
+        if not self.login.strip(":"):
+            return None
+        import base64
+
+        login = ":".join(self.user_and_password())
+        return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
+def _split_address(address: str) -> tuple[str, int | None]:
+    if address.startswith("["):
+        host, bracket, port = address[1:].partition("]")
+        _check_ipv6(host if bracket else "")
     else:
-        if parts.scheme not in ("http", "https"):
-            raise ExporterConfigurationError("the endpoint has no http:// or https://")
-    if not is_valid:
-        raise ExporterConfigurationError(INVALID_ENDPOINT)
-    return parts
+        host, colon, port = address.partition(":")
+        port = colon + port
+        # It raises UnicodeError, a ValueError, for what cannot be a name.
+        host = host if host.isascii() else host.encode("idna").decode()
+        _check_name(host)
+    if port in ("", ":"):
+        return host, None
+    digits = port.removeprefix(":")
+    if port == digits or not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 2**16):
+        raise ValueError(EXPECTED_HOST)
+    return host, int(digits)
 
 
-def check_grpc_endpoint(url: str) -> None:
-    """Check an endpoint for gRPC, which may have no scheme.
+def _check_ipv6(host: str) -> None:
+    from ipaddress import IPv6Address
 
-    Raises:
-        ExporterConfigurationError: It is not a URL, or has a login.
-    """
-    try:
-        host = urlsplit(url if "://" in url else f"//{url}").netloc
-    except ValueError:
-        raise ExporterConfigurationError("the endpoint is not a valid URL") from None
-    # gRPC would take it for a part of the host's name, and log it.
-    if "@" in host:
-        raise ExporterConfigurationError("the endpoint has a login, which only http/protobuf sends")
+    IPv6Address(host)
 
 
-def basic_authorization(url: "SplitResult") -> str | None:
-    """Return the value of the header for the user and the password of a URL, if it has them."""
-    if not (url.username or url.password):
-        return None
-    import base64
-
-    login = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
-    return f"Basic {base64.b64encode(login.encode()).decode()}"
+def _check_name(host: str) -> None:
+    labels = host.removesuffix(".").split(".")
+    if len(host) > _MAX_NAME_LENGTH or not all(
+        0 < len(label) <= _MAX_LABEL_LENGTH and label.replace("-", "").replace("_", "").isalnum()
+        for label in labels
+    ):
+        raise ValueError(EXPECTED_HOST)

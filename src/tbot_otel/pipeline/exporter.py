@@ -10,6 +10,7 @@ from tbot_otel.consent import OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.exporter import LazyExporter
+from tbot_otel.otlp.settings import read_settings
 from tbot_otel.pipeline.gate import Gate, settle
 from tbot_otel.session import Status
 
@@ -85,7 +86,7 @@ class TbotLogExporter(LogRecordExporter):
             problem = str(error)
         if exporter is not None and not callable(getattr(exporter, "export", None)):
             exporter, problem = None, "exporter: expected a LogRecordExporter"
-        self._exporter = LazyExporter(lambda: arguments, exporter)
+        self._exporter = LazyExporter(lambda: read_settings(arguments), exporter)
         if problem:
             self._exporter.disable(problem)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 
-from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.exporter import LazyExporter
+from tbot_otel.otlp.settings import Settings
 from tbot_otel.pipeline.record import PermittedRecord
 from tbot_otel.session import Outcome, Status
 
@@ -48,19 +48,19 @@ class RecordingExporter(LazyExporter):
     """Records each export before its first attempt.
 
     Args:
-        get_arguments: See `LazyExporter`.
+        get_settings: See `LazyExporter`.
         file: The file; None for no file.
         dry_run: Whether nothing is sent. The outcome is then REFUSED.
     """
 
     def __init__(
         self,
-        get_arguments: Callable[[], Arguments],
+        get_settings: Callable[[], Settings],
         file: RecordFile | None,
         *,
         dry_run: bool = False,
     ) -> None:
-        super().__init__(get_arguments)
+        super().__init__(get_settings)
         self._file = file
         self._dry_run = dry_run
 

@@ -9,6 +9,7 @@ from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.responses import Rejection, ResponseObserver
 from tbot_otel.otlp.send import build_exporter, export_and_observe
+from tbot_otel.otlp.settings import read_settings
 from tbot_otel.relay.batch import ReportBatch, install_batch_encoder
 from tbot_otel.relay.problems import Problem, rejected, unavailable
 from tbot_otel.session import Status
@@ -141,7 +142,7 @@ def check() -> None:
 
 
 def _build_exporter(arguments: Arguments, observer: ResponseObserver) -> "LogRecordExporter":
-    exporter = build_exporter(arguments, observer)
+    exporter = build_exporter(read_settings(arguments), observer)
     if not observer.is_attached:
         raise ExporterConfigurationError(
             "the relay cannot observe the Collector's responses: "

@@ -121,8 +121,10 @@ def _create_exporter() -> Any:
     if selected != "otlp":
         raise ExporterConfigurationError("OTEL_METRICS_EXPORTER: expected otlp or none")
     protocol = environment.protocol("METRICS")
+    if protocol not in environment.EXPORTER_MODULES:
+        raise ExporterConfigurationError(environment.unsupported_protocol("METRICS"))
     try:
-        environment.check_protocol(protocol)
+        environment.check_installed(protocol)
         module = import_module(f"{environment.EXPORTER_MODULES[protocol]}.metric_exporter")
         with hidden_logs():
             return module.OTLPMetricExporter(**_compression(protocol))

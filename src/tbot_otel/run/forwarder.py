@@ -21,7 +21,7 @@ import time
 from _thread import start_new_thread
 
 from tbot_otel import sender
-from tbot_otel.otlp import environment
+from tbot_otel.otlp.settings import printable_target, read_settings
 from tbot_otel.session import Outcome, Start, Status
 
 TYPE_CHECKING = False
@@ -284,7 +284,7 @@ class _Forwarder:
 
         if not dry_run:
             send.import_exporter_module()
-        self._target = f"{environment.printable_endpoint()} ({environment.protocol()})"
+        self._target = printable_target()
         self._dry_run = dry_run
         self._allowed_helpers = allowed_helpers
         # The statuses of a report that tbot gets 200 for.
@@ -305,12 +305,11 @@ class _Forwarder:
         start_new_thread(self._server.run, ())
 
     def _build_exporter(self) -> "LazyExporter":
-        from tbot_otel.otlp.arguments import Arguments
         from tbot_otel.pipeline.recording import RecordingExporter
 
         # Only the first attempt is recorded.
         file, self._record_file = self._record_file, None
-        return RecordingExporter(Arguments, file, dry_run=self._dry_run)
+        return RecordingExporter(read_settings, file, dry_run=self._dry_run)
 
     def _respond(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"

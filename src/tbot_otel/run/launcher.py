@@ -174,7 +174,7 @@ def _find_problem() -> str | None:
     protocol = environment.protocol()
     module = environment.EXPORTER_MODULES.get(protocol)
     if module is None:
-        return environment.UNSUPPORTED_PROTOCOL
+        return environment.unsupported_protocol()
     parent, _, _ = module.rpartition(".")
     try:
         # A namespace without code. importlib.util.find_spec takes longer to import.

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import certifi
 import pytest
 
 from support.cases import EMPTY_ATTRIBUTES
@@ -269,16 +270,19 @@ def test_value_of_the_short_help_option(capsys: pytest.CaptureFixture[str]) -> N
 
 HTTP_ENDPOINT = "http://localhost:4318/v1/logs"
 GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-UNSUPPORTED_PROTOCOL = "protocol: expected http/protobuf or grpc"
+UNSUPPORTED_PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf or grpc"
 HELPER = "_TBOT_TELEMETRY_HELPER"
 HELPER_VERSION = "_TBOT_TELEMETRY_HELPER_VERSION"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 LOGS_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+IMPLICIT_TLS = f"{ENDPOINT}: without http:// or https://, gRPC uses TLS"
+NO_PORT = f"{ENDPOINT}: expected a port, such as 4317; gRPC uses 443 without one"
 GRPC_PORT = f"{ENDPOINT}: port 4317 is for gRPC, not for http/protobuf"
 HTTP_PORT = f"{ENDPOINT}: port 4318 is for HTTP, not for grpc"
-NO_SCHEME = "the endpoint has no http:// or https://"
-NO_HOST = "the endpoint has no valid host and port"
-UNREADABLE = "expected a file that can be read"
+NO_SCHEME = "expected http:// or https://"
+NO_HOST = "expected a valid host and port"
+MISSING = "expected a file that can be read (No such file or directory)"
+NO_PEM = "expected a file of PEM"
 ADDRESS = "TELEPORT_ANONYMOUS_TELEMETRY_ADDRESS"
 ADDRESS_IS_SET = f"{ADDRESS} is already set, so tbot's report goes there"
 CREDENTIAL_PROVIDER = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER"
@@ -299,9 +303,8 @@ def would_not_send(variable: str, problem: str) -> dict[str, Any]:
 
 def unsupported(variable: str) -> dict[str, Any]:
     """The status with a protocol that is not supported."""
-    return would_not_send(variable, UNSUPPORTED_PROTOCOL.removeprefix("protocol: ")) | {
-        "run": OPT_OUT | {"reason": UNSUPPORTED_PROTOCOL}
-    }
+    status = would_not_send(variable, "expected http/protobuf or grpc")
+    return status | {"run": OPT_OUT | {"reason": status["reason"]}}
 
 
 STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
@@ -353,13 +356,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     (
         "a credential provider",
         {CREDENTIAL_PROVIDER: SECRET},
-        {
-            "relay": {
-                "can_start": False,
-                "reason": "the relay cannot observe the Collector's responses: "
-                "a credential provider's session hides them",
-            }
-        },
+        would_not_send(CREDENTIAL_PROVIDER, "expected an installed credential provider"),
     ),
     (
         "a credential provider and gRPC",
@@ -401,11 +398,17 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         )
     ),
     *(
-        (f"{environ} over gRPC", GRPC | environ, {"protocol": "grpc", "endpoint": shown})
-        for environ, shown in (
-            ({ENDPOINT: "https://collector.example/"}, "https://collector.example/"),
-            ({ENDPOINT: "https://collector.example/v1/logs"}, "https://collector.example/..."),
-            ({LOGS_ENDPOINT: f"collector.example:443/{SECRET}"}, "collector.example:443/..."),
+        (
+            f"{value} over gRPC",
+            GRPC | {ENDPOINT: value},
+            {"protocol": "grpc", "endpoint": shown, "problems": problems},
+        )
+        for value, shown, problems in (
+            ("https://collector.example/", "https://collector.example/", [NO_PORT]),
+            ("https://collector.example/v1/logs", "https://collector.example/...", [NO_PORT]),
+            ("http://[::1]", "http://[::1]", [NO_PORT]),
+            (f"collector.example:443/{SECRET}", "collector.example:443/...", [IMPLICIT_TLS]),
+            ("localhost:4318", "localhost:4318", [HTTP_PORT, IMPLICIT_TLS]),
         )
     ),
     *(
@@ -432,14 +435,14 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             (
                 f"https://user:{SECRET}@x",
                 "https://x",
-                "the endpoint has a login, which only http/protobuf sends",
+                "expected no login, which only http/protobuf sends",
             ),
             (
                 f"user:{SECRET}@x:4317",
                 "x:4317",
-                "the endpoint has a login, which only http/protobuf sends",
+                "expected no login, which only http/protobuf sends",
             ),
-            ("https://[x", "https://[x", "the endpoint is not a valid URL"),
+            ("https://[x", "https://[x", NO_HOST),
         )
     ),
     (
@@ -458,7 +461,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         (
             f"{environ} is missing",
             {ENDPOINT: "https://x"} | environ,
-            {"endpoint": "https://x/v1/logs", **would_not_send([*environ][-1], UNREADABLE)},
+            {"endpoint": "https://x/v1/logs", **would_not_send([*environ][-1], MISSING)},
         )
         for environ in (
             {"OTEL_EXPORTER_OTLP_CERTIFICATE": f"/{SECRET}"},
@@ -477,27 +480,62 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         for environ, shown in (
             ({"OTEL_EXPORTER_OTLP_CERTIFICATE": f"/{SECRET}"}, HTTP_ENDPOINT),
             (
-                {ENDPOINT: "https://x", "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/{SECRET}"},
-                "https://x/v1/logs",
-            ),
-            (
                 {
                     ENDPOINT: "https://x",
                     "REQUESTS_CA_BUNDLE": f"/{SECRET}",
-                    "OTEL_EXPORTER_OTLP_CERTIFICATE": __file__,
+                    "OTEL_EXPORTER_OTLP_CERTIFICATE": certifi.where(),
                 },
                 "https://x/v1/logs",
             ),
         )
     ),
     (
-        "a file is missing over gRPC",
-        GRPC | {"OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/{SECRET}"},
+        "a file without PEM",
+        {ENDPOINT: "https://x", "OTEL_EXPORTER_OTLP_CERTIFICATE": __file__},
+        {
+            "endpoint": "https://x/v1/logs",
+            **would_not_send("OTEL_EXPORTER_OTLP_CERTIFICATE", NO_PEM),
+        },
+    ),
+    (
+        "a folder of CAs",
+        {ENDPOINT: "https://x", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/"},
+        {"endpoint": "https://x/v1/logs"},
+    ),
+    (
+        "a folder of CAs over gRPC",
+        GRPC | {ENDPOINT: "https://x:1", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/"},
         {
             "protocol": "grpc",
-            "endpoint": "http://localhost:4317",
-            **would_not_send("OTEL_EXPORTER_OTLP_CLIENT_KEY", UNREADABLE),
+            "endpoint": "https://x:1",
+            **would_not_send(
+                "OTEL_EXPORTER_OTLP_CERTIFICATE",
+                "expected a file that can be read (Is a directory)",
+            ),
         },
+    ),
+    (
+        "a proxy",
+        {ENDPOINT: "http://x", "http_proxy": f"http://user:{SECRET}@proxy:3128/"},
+        {"endpoint": "http://x/v1/logs", "proxy": "http://proxy:3128"},
+    ),
+    *(
+        (
+            f"{name} is misspelled",
+            {name: "x"},
+            {"problems": [f"{name}: it is not read; is it {meant}?"]},
+        )
+        for name, meant in (
+            ("OTEL_EXPORTER_OLTP_ENDPOINT", ENDPOINT),
+            ("OTEL_EXPORTER_OTLP_ENDPIONT", ENDPOINT),
+            ("OTEL_EXPORTER_OTLP_LOG_ENDPOINT", LOGS_ENDPOINT),
+            ("otel_exporter_otlp_headers", "OTEL_EXPORTER_OTLP_HEADERS"),
+            ("TELEPORT_ANONYMOUS_TELEMTRY", "TELEPORT_ANONYMOUS_TELEMETRY"),
+        )
+    ),
+    *(
+        (f"{name} is not ours", {name: "x"}, {})
+        for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT")
     ),
     *(
         (
@@ -544,7 +582,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             GRPC | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
             {"protocol": "grpc", "endpoint": endpoint, "problems": [HTTP_PORT]},
         )
-        for endpoint in ("http://localhost:4318", "https://[::1]:4318", "localhost:4318")
+        for endpoint in ("http://localhost:4318", "https://[::1]:4318")
     ),
     *(
         (
@@ -552,7 +590,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             GRPC | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
             {"protocol": "grpc", "endpoint": endpoint},
         )
-        for endpoint in ("localhost:4317", "http://[::1]", "https://x:14318", "http://x:43180")
+        for endpoint in ("https://x:14318", "http://x:43180")
     ),
     *(
         (
@@ -633,7 +671,15 @@ def test_status(
         "reason": "TELEPORT_ANONYMOUS_TELEMETRY opts in",
         "variable": "TELEPORT_ANONYMOUS_TELEMETRY",
         "endpoint": HTTP_ENDPOINT,
+        "proxy": None,
         "protocol": "http/protobuf",
+        "defaults": [
+            name
+            for name in ("endpoint", "protocol")
+            if not any(
+                environ.get(f"OTEL_EXPORTER_OTLP_{form}{name.upper()}") for form in ("", "LOGS_")
+            )
+        ],
         "helper": {},
         "run": {
             "forwards": True,
@@ -659,19 +705,21 @@ def test_status(
         f", {part['reason']}" if part["reason"] not in (None, expected["reason"]) else ""
         for part in (expected["run"], expected["relay"])
     ]
-    told = {
-        "address": "the forwarder's address",
-        "opt_out": "TELEPORT_ANONYMOUS_TELEMETRY=0",
-        "nothing": "nothing",
-    }[expected["run"]["command_is_told"]]
-    forwards = "forwards" if expected["run"]["forwards"] else "does not forward"
+    run = {
+        ("address", True): "forwards tbot's report",
+        ("address", False): "receives tbot's report, but cannot forward it",
+        ("opt_out", False): "tells tbot not to report (TELEPORT_ANONYMOUS_TELEMETRY=0)",
+        ("nothing", False): "changes nothing for tbot",
+    }[expected["run"]["command_is_told"], expected["run"]["forwards"]]
+    default = dict.fromkeys(expected["defaults"], " (default)")
+    proxy = f" through the proxy {expected['proxy']}" if expected["proxy"] else ""
     assert SECRET not in printed.out
     assert printed.out.splitlines() == [
         f"would send: {'yes' if expected['would_send'] else 'no'}, {expected['reason']}",
-        f"to:         {expected['endpoint']}",
-        f"protocol:   {expected['protocol']}",
+        f"to:         {expected['endpoint']}{default.get('endpoint', '')}{proxy}",
+        f"protocol:   {expected['protocol']}{default.get('protocol', '')}",
         f"helper:     {' '.join(expected['helper'].values()) or 'none'}",
-        f"run:        {forwards}{run_reason}; tells tbot {told}",
+        f"run:        {run}{run_reason}",
         f"relay:      {'can' if expected['relay']['can_start'] else 'cannot'} start{relay_reason}",
         *(f"problem:    {problem}" for problem in expected["problems"]),
     ]
@@ -727,8 +775,8 @@ def test_status_shows_no_secret(
             launcher,
             "waitress",
             (
-                "run:        does not forward, needs the extra 'run': "
-                "pip install 'tbot-otel[run]'; tells tbot TELEPORT_ANONYMOUS_TELEMETRY=0"
+                "run:        tells tbot not to report (TELEPORT_ANONYMOUS_TELEMETRY=0), "
+                "needs the extra 'run': pip install 'tbot-otel[run]'"
             ),
         ),
         (
@@ -816,7 +864,7 @@ def test_check_that_is_not_made(
     assert (lines[0], lines[-1]) == (f"would send: no, {reason}", "check:      not made")
     assert main(["status", "--check", "--json"]) == 3
     check = json.loads(capsys.readouterr().out)["check"]
-    assert check == {"result": "not_made", "reason": reason}
+    assert check == {"result": "not_made", "reason": reason, "hint": None}
 
 
 @pytest.mark.usefixtures("opted_in")
