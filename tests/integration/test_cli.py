@@ -239,11 +239,16 @@ def test_check_without_a_collector(
     assert result[1].startswith("check:      failed, ")
 
 
-def test_check_with_an_exporter_that_cannot_be_built() -> None:
-    """The check fails if the exporter rejects the variables."""
-    endpoint = f"http://127.0.0.1:{free_port()}"
-    result = check_status("grpc", endpoint, OTEL_EXPORTER_OTLP_CLIENT_KEY=__file__)
-    reason = "tls: expected both a client key and a client certificate, or neither"
+def test_check_with_an_exporter_that_cannot_be_built(tmp_path: Path) -> None:
+    """The check fails if the credential provider does."""
+    variable = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER"
+    result = check_status(
+        "http/protobuf",
+        f"http://127.0.0.1:{free_port()}",
+        **{variable: "channel"},
+        PYTHONPATH=install_credential_providers(tmp_path),
+    )
+    reason = f"{variable}: the credential provider failed (KeyError)"
     assert result == (1, f"check:      failed, {reason}")
 
 
@@ -498,7 +503,7 @@ def test_emit_hides_the_query() -> None:
 
 
 def test_emit_hides_headers() -> None:
-    """A malformed header is not printed, although the exporter's parser logs it."""
+    """A malformed header is named by its variable, and not printed."""
     with HTTPStandin(Response()) as collector:
         done = run_python(
             *("-m", "tbot_otel", "emit", "--tbot-version", "18.3.0"),
@@ -506,9 +511,10 @@ def test_emit_hides_headers() -> None:
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             OTEL_EXPORTER_OTLP_HEADERS=f"authorization: {SECRET}",
         )
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert SECRET not in done.stderr
-    assert "delivered to" in done.stderr
+    assert "OTEL_EXPORTER_OTLP_HEADERS: expected name=value" in done.stderr
+    assert collector.requests == []
 
 
 NOISY_EMIT_SCRIPT = """

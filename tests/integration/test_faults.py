@@ -160,23 +160,6 @@ def test_cookies(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> 
     assert ["cookie" in request.headers for request in collector.requests] == [False, False]
 
 
-@pytest.mark.parametrize("no_proxy", ["", "127.0.0.1"])
-def test_proxy(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
-    """Every export uses the proxy of the variables, unless they exclude the Collector."""
-    with HTTPStandin(Response()) as collector, HTTPStandin(Response()) as proxy:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        monkeypatch.setenv("http_proxy", proxy.endpoint)
-        monkeypatch.setenv("no_proxy", no_proxy)
-        outcomes = [export(exporter).status for _ in range(2)]
-    assert outcomes == [Status.DELIVERED] * 2
-    direct = [request.path for request in collector.requests]
-    proxied = [request.path for request in proxy.requests]
-    if no_proxy:
-        assert (direct, proxied) == (["/v1/logs"] * 2, [])
-    else:
-        assert (direct, proxied) == ([], [f"{collector.endpoint}/v1/logs"] * 2)
-
-
 def test_reason_of_each_export(exporter: TbotLogExporter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The response to one export is not the reason of the next, which gets no response."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

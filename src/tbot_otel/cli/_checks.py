@@ -26,7 +26,7 @@ _OTHER_SIGNALS = ("TRACES_", "METRICS_", "PROFILES_")
 _MIN_SIMILARITY = 0.92
 # Parts of the reasons of a failure that one gets from a port for something else.
 _MISMATCHES = (
-    *("responded with 400", "is not from an OTLP receiver", "closed the connection"),
+    *("responded with 400", "is not HTTP/1.1", "is not gRPC", "closed the connection"),
     *("reset the connection", "UNIMPLEMENTED", "UNAVAILABLE", "CERTIFICATE_REQUIRED"),
     "WRONG_VERSION_NUMBER",
 )

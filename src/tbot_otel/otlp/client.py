@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp.connection import Connection, ProxyError, remaining
-from tbot_otel.otlp.responses import NOT_OTLP, ConsentWithdrawnError, describe_error
+from tbot_otel.otlp.responses import NOT_HTTP, ConsentWithdrawnError, describe_error
 from tbot_otel.otlp.tls import CurrentFiles, create_context
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _describe_cause(error: BaseException, peer: str) -> RequestError:
         case ConnectionError():
             reason = f"the {peer} reset the connection"
         case http.client.HTTPException():
-            return RequestError(NOT_OTLP, is_temporary=False)
+            return RequestError(NOT_HTTP, is_temporary=False)
         case OSError(errno=int(number)):
             reason = f"the connection failed ({os.strerror(number)})"
         case OSError() if peer == "proxy":

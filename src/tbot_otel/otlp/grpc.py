@@ -14,7 +14,7 @@ from opentelemetry.sdk._logs.export import LogRecordExportResult
 
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.otlp import credentials
-from tbot_otel.otlp.responses import NOT_OTLP, TIMED_OUT, Rejection
+from tbot_otel.otlp.responses import NOT_GRPC, TIMED_OUT, Rejection
 from tbot_otel.otlp.send import SelfEncodingBatch
 from tbot_otel.otlp.tls import CurrentFiles, check_files, read_file
 
@@ -43,8 +43,8 @@ _DETAILS = {
     "Connection refused": "the Collector refused the connection",
     "Connection reset": "the Collector reset the connection",
     "Socket closed": "the Collector closed the connection before it responded",
-    "HTTP/2": NOT_OTLP,
-    "http1": NOT_OTLP,
+    "HTTP/2": NOT_GRPC,
+    "http1": NOT_GRPC,
 }
 _TLS_DETAILS = re.compile(r"OPENSSL_internal:([A-Z0-9_]+)(?:: ([a-z ]+))?")
 

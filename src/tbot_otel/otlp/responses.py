@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tbot_otel.consent import Consent
 
 NOT_OTLP = "the response is not from an OTLP receiver"
+NOT_HTTP = "the response is not HTTP/1.1"
+NOT_GRPC = "the response is not gRPC"
 # https://opentelemetry.io/docs/specs/otlp/#failures-1
 _RETRYABLE_STATUSES = (429, 502, 503, 504)
 TIMED_OUT = "the Collector did not respond in time"
