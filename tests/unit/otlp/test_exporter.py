@@ -3,8 +3,8 @@
 import pytest
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 
-from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.exporter import LazyExporter
+from tbot_otel.otlp.settings import read_settings
 
 
 class CalledExporter:
@@ -33,7 +33,7 @@ class CalledExporter:
 def test_forked_child(in_child: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child neither flushes nor shuts down the exporter of its parent."""
     exporter = CalledExporter()
-    lazy = LazyExporter(Arguments)
+    lazy = LazyExporter(read_settings)
     monkeypatch.setattr("tbot_otel.otlp.exporter.build_exporter", lambda *_: exporter)
     assert lazy.send([]).status.name == "UNOBSERVED"
     if in_child:
@@ -54,7 +54,7 @@ def test_child_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         return built[-1]
 
     monkeypatch.setattr("tbot_otel.otlp.exporter.build_exporter", build)
-    lazy = LazyExporter(Arguments)
+    lazy = LazyExporter(read_settings)
     lazy.send([])
     monkeypatch.setattr(lazy, "_pid", 0)
     lazy.send([])
