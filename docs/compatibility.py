@@ -17,9 +17,9 @@ dependencies, and their hashes.
 | --- | --- | --- |
 """
 TAIL = """
-With two versions, the later one is for a later Python. All tests run with the oldest versions on
-the oldest Python, and with the newest versions on the newest Python. The Pythons between run a part
-of them with the newest versions. The tests run on Linux.
+With two versions, the later one is for a later Python. All tests run with the newest versions on
+the newest Python, and those that depend on the SDK also with the oldest versions on the oldest
+Python. The Pythons between run a part of them. The tests run on Linux.
 
 To have the newest versions of this table and no later ones:
 

@@ -44,7 +44,7 @@ def test_workflows_have_the_least_permissions() -> None:
         load(ROOT / ".github" / "workflows" / f"{name}.yml") for name in ("tests", "release")
     )
     assert tests["permissions"] == {"contents": "read"}
-    assert [job.get("permissions") for job in tests["jobs"].values()] == [None]
+    assert {job.get("permissions") for job in tests["jobs"].values()} == {None}
     assert release["permissions"] == {}
     assert {name: job["permissions"] for name, job in release["jobs"].items()} == {
         "tests": {"contents": "read"},
