@@ -1,5 +1,6 @@
 """OTLP data: the values that tests expect, send and receive."""
 
+import json
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +27,13 @@ def attribute_values(attributes: list[dict[str, Any]]) -> dict[str, object]:
         (kind, value), *_ = attribute["value"].items()
         result[attribute["key"]] = int(value) if kind == "intValue" else value
     return result
+
+
+def record_attributes(printed: str) -> dict[str, object]:
+    """The attributes of the one record in printed OTLP/JSON."""
+    (logs,) = json.loads(printed)["resourceLogs"]
+    (record,) = logs["scopeLogs"][0]["logRecords"]
+    return attribute_values(record["attributes"])
 
 
 def expected_resource(session_id: str) -> dict[str, object]:

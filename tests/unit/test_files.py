@@ -158,9 +158,19 @@ def test_own_links_are_followed(
 
 
 @each_way
-def test_private_folder(
-    write: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_root_is_trusted(
+    write: Callable[[str], None], shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What belongs to root is used, since root could do anything."""
+    (shared / "out").write_text("")
+    if os.geteuid() == 0:
+        monkeypatch.setattr(os, "geteuid", lambda: ANOTHER_USER)
+    write(str(shared / "out"))
+    assert (shared / "out").read_text() == "new"
+
+
+@each_way
+def test_private_folder(write: Callable[[str], None], tmp_path: Path) -> None:
     """In a folder that only this user can write, the user has arranged everything."""
     tmp_path.chmod(0o755)
     out, another = tmp_path / "out", tmp_path / "another"
@@ -172,7 +182,6 @@ def test_private_folder(
     assert another.read_text() == "new"
     out.hardlink_to(another)
     write(str(out))
-    monkeypatch.undo()
 
 
 @each_way

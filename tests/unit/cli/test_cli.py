@@ -15,8 +15,7 @@ from typing import Any
 import certifi
 import pytest
 
-from support.cases import EMPTY_ATTRIBUTES
-from support.otlp import attribute_values
+from support.otlp import attribute_values, record_attributes
 from support.paths import ROOT
 from support.processes import WAIT_SECONDS
 from tbot_otel import __version__
@@ -882,103 +881,6 @@ def test_check_that_takes_too_long(
     assert capsys.readouterr().out.endswith("check:      failed, no response within 0.1 s\n")
 
 
-def record_attributes(printed: str) -> dict[str, object]:
-    """The attributes of the record in OTLP/JSON that preview printed."""
-    (logs,) = json.loads(printed)["resourceLogs"]
-    (record,) = logs["scopeLogs"][0]["logRecords"]
-    return attribute_values(record["attributes"])
-
-
-CONFIG_FILE = """
-oneshot: true
-onboarding: {join_method: iam}
-destinations: [{app: a}, {app: b}, {database: {}}, {kubernetes_cluster: c}, {memory: {}}]
-"""
-CONFIG_FILE_ATTRIBUTES: dict[str, object] = {
-    **EMPTY_ATTRIBUTES,
-    "tbot.run_mode": "one-shot",
-    "tbot.version": "18.3.0",
-    "tbot.join_type": "iam",
-    "tbot.destinations_other": 1,
-    "tbot.destinations_database": 1,
-    "tbot.destinations_kubernetes": 1,
-    "tbot.destinations_application": 2,
-}
-
-
-@pytest.mark.parametrize(
-    ("words", "changes"),
-    [
-        ("", {}),
-        ("--oneshot", {}),
-        ("--daemon", {"tbot.run_mode": "daemon"}),
-        ("--join-method=github", {"tbot.join_type": "github"}),
-        ("--join-method=", {"tbot.join_type": ""}),
-        ("--tbot-version=19.0.0-dev", {"tbot.version": "19.0.0-dev"}),
-        *(
-            (f"--destinations-{kind} {count}", {f"tbot.destinations_{kind}": count})
-            for kind in ("other", "database", "kubernetes", "application")
-            for count in (0, 7, 999)
-        ),
-    ],
-)
-def test_options_win(
-    words: str, changes: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An option replaces one value of the file."""
-    config = tmp_path / "tbot.yaml"
-    config.write_text(CONFIG_FILE)
-    given = ["preview", "--json", "--tbot-version=18.3.0", "--config", str(config), *words.split()]
-    assert main(given) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert record_attributes(printed.out) == CONFIG_FILE_ATTRIBUTES | changes
-
-
-@pytest.mark.parametrize(
-    ("words", "changes", "line"),
-    [
-        (
-            "--tbot-version=v19.0.0-dev.someone",
-            {"tbot.version": "19.0.0-dev"},
-            "tbot.version: the text around the version was cut off",
-        ),
-        *(
-            (
-                f"--destinations-{kind}=2125551234",
-                {f"tbot.destinations_{kind}": 999},
-                f"tbot.destinations_{kind}: the count is over 999 and was replaced with 999",
-            )
-            for kind in ("other", "database", "kubernetes", "application")
-        ),
-    ],
-)
-def test_changed_options(
-    words: str, changes: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An option's value that policy changes is changed, and a line says so."""
-    assert main(["preview", "--json", "--daemon", "--tbot-version=18.3.0", words]) == 0
-    printed = capsys.readouterr()
-    assert printed.err == f"tbot-otel: {line}\n"
-    given = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0"}
-    assert record_attributes(printed.out) == EMPTY_ATTRIBUTES | given | changes
-
-
-@pytest.mark.parametrize("words", [["--allow-helper", "another"], ["--allow-helper=acme-deploy"]])
-def test_allow_helper(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A helper's name leaves if an option allows it."""
-    monkeypatch.setenv(HELPER, "acme-deploy")
-    assert main(["preview", "--json", "--daemon", "--tbot-version=18.3.0", *words]) == 0
-    printed = capsys.readouterr()
-    allowed = words[-1].endswith("acme-deploy")
-    attributes = record_attributes(printed.out)
-    assert attributes["tbot.helper"] == ("acme-deploy" if allowed else "_OTHER")
-    hint = f"tbot-otel: tbot.helper: {UNKNOWN_VALUE}; --allow-helper lets it leave\n"
-    assert printed.err == ("" if allowed else hint)
-
-
 @pytest.mark.parametrize("command", ["emit", "preview", "relay"])
 @pytest.mark.parametrize("name", [f"{SECRET}.example.com", "", "x y"])
 def test_helper_that_cannot_be_allowed(
@@ -989,30 +891,6 @@ def test_helper_that_cannot_be_allowed(
     expected = "expected a name of the form that docs/events.md describes"
     line = f"tbot-otel {command}: argument --allow-helper: {expected}\n"
     assert capsys.readouterr() == ("", line)
-
-
-def test_without_tbot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without tbot on PATH, a line says how to give its version."""
-    monkeypatch.setenv("PATH", "")
-    assert main(["preview", "--json", "--daemon"]) == 0
-    printed = capsys.readouterr()
-    line = "tbot-otel: tbot.version: tbot was not found on PATH; --tbot-version gives it\n"
-    assert printed.err == line
-    assert record_attributes(printed.out)["tbot.version"] == "_OTHER"
-
-
-def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a file, tbot is a daemon with no destinations."""
-    assert main(["preview", "--json", "--tbot-version", "18.3.0"]) == 0
-    assert record_attributes(capsys.readouterr().out) == EMPTY_ATTRIBUTES | {
-        "tbot.run_mode": "daemon",
-        "tbot.version": "18.3.0",
-        "tbot.join_type": "",
-        "tbot.destinations_other": 0,
-        "tbot.destinations_database": 0,
-        "tbot.destinations_kubernetes": 0,
-        "tbot.destinations_application": 0,
-    }
 
 
 @pytest.mark.usefixtures("opted_in")

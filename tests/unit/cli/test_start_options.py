@@ -1,13 +1,13 @@
 """The start that emit and preview read: from which tbot.yaml, and what is said without one."""
 
 import base64
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from support.otlp import attribute_values
+from support.cases import EMPTY_ATTRIBUTES
+from support.otlp import record_attributes
 from tbot_otel.cli import main
 
 NO_CONFIGURATION = "tbot-otel: no configuration was read; --config names a tbot.yaml\n"
@@ -17,9 +17,7 @@ def preview(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, 
     """Preview a start, and return its attributes and what standard error got."""
     assert main(["preview", "--json", "--tbot-version=18.3.0", *words]) == 0
     printed = capsys.readouterr()
-    (logs,) = json.loads(printed.out)["resourceLogs"]
-    (record,) = logs["scopeLogs"][0]["logRecords"]
-    return attribute_values(record["attributes"]), printed.err
+    return record_attributes(printed.out), printed.err
 
 
 def write_config(path: Path, method: str) -> str:
@@ -31,8 +29,8 @@ def write_config(path: Path, method: str) -> str:
 @pytest.mark.parametrize("words", [[], ["--tbot-version=18.3.0"], ["--allow-helper=acme"]])
 def test_no_configuration(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Without a file and options, one line says that no configuration was read."""
-    attributes, err = preview(capsys, *words)
-    assert (attributes["tbot.run_mode"], err) == ("daemon", NO_CONFIGURATION)
+    attributes = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0"}
+    assert preview(capsys, *words) == (EMPTY_ATTRIBUTES | attributes, NO_CONFIGURATION)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +155,97 @@ def test_standard_input(
     with pytest.raises(SystemExit, match="2"):
         main(["preview"])
     assert capsys.readouterr().err.startswith(f"tbot-otel preview: {path}:1: ")
+
+
+CONFIG_FILE = """
+oneshot: true
+onboarding: {join_method: iam}
+destinations: [{app: a}, {app: b}, {database: {}}, {kubernetes_cluster: c}, {memory: {}}]
+"""
+CONFIG_FILE_ATTRIBUTES: dict[str, object] = {
+    **EMPTY_ATTRIBUTES,
+    "tbot.run_mode": "one-shot",
+    "tbot.version": "18.3.0",
+    "tbot.join_type": "iam",
+    "tbot.destinations_other": 1,
+    "tbot.destinations_database": 1,
+    "tbot.destinations_kubernetes": 1,
+    "tbot.destinations_application": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("", {}),
+        ("--oneshot", {}),
+        ("--daemon", {"tbot.run_mode": "daemon"}),
+        ("--join-method=github", {"tbot.join_type": "github"}),
+        ("--join-method=", {"tbot.join_type": ""}),
+        ("--tbot-version=19.0.0-dev", {"tbot.version": "19.0.0-dev"}),
+        *(
+            (f"--destinations-{kind} {count}", {f"tbot.destinations_{kind}": count})
+            for kind in ("other", "database", "kubernetes", "application")
+            for count in (0, 7, 999)
+        ),
+    ],
+)
+def test_options_win(
+    words: str, changes: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option replaces one value of the file."""
+    config = tmp_path / "tbot.yaml"
+    config.write_text(CONFIG_FILE)
+    printed = preview(capsys, "--config", str(config), *words.split())
+    assert printed == (CONFIG_FILE_ATTRIBUTES | changes, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "line"),
+    [
+        (
+            "--tbot-version=v19.0.0-dev.someone",
+            {"tbot.version": "19.0.0-dev"},
+            "tbot.version: the text around the version was cut off",
+        ),
+        *(
+            (
+                f"--destinations-{kind}=2125551234",
+                {f"tbot.destinations_{kind}": 999},
+                f"tbot.destinations_{kind}: the count is over 999 and was replaced with 999",
+            )
+            for kind in ("other", "database", "kubernetes", "application")
+        ),
+    ],
+)
+def test_changed_options(
+    words: str, changes: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option's value that policy changes is changed, and a line says so."""
+    given = {"tbot.run_mode": "daemon", "tbot.version": "18.3.0"}
+    expected = EMPTY_ATTRIBUTES | given | changes
+    assert preview(capsys, "--daemon", words) == (expected, f"tbot-otel: {line}\n")
+
+
+@pytest.mark.parametrize("words", [["--allow-helper", "another"], ["--allow-helper=acme-deploy"]])
+def test_allow_helper(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A helper's name leaves if an option allows it."""
+    monkeypatch.setenv("_TBOT_TELEMETRY_HELPER", "acme-deploy")
+    attributes, err = preview(capsys, "--daemon", *words)
+    allowed = words[-1].endswith("acme-deploy")
+    assert attributes["tbot.helper"] == ("acme-deploy" if allowed else "_OTHER")
+    problem = "the value is not a known one and was replaced with _OTHER"
+    hint = f"tbot-otel: tbot.helper: {problem}; --allow-helper lets it leave\n"
+    assert err == ("" if allowed else hint)
+
+
+def test_without_tbot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without tbot on PATH, a line says how to give its version."""
+    monkeypatch.setenv("PATH", "")
+    assert main(["preview", "--json", "--daemon"]) == 0
+    printed = capsys.readouterr()
+    line = "tbot-otel: tbot.version: tbot was not found on PATH; --tbot-version gives it\n"
+    assert printed.err == line
+    assert record_attributes(printed.out)["tbot.version"] == "_OTHER"
