@@ -22,7 +22,6 @@ from connectrpc.codec import proto_binary_codec, proto_json_codec
 from connectrpc.compression.gzip import GzipCompression
 from connectrpc.errors import ConnectError
 from connectrpc.protocol import ProtocolType
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -57,7 +56,7 @@ from support.processes import (
     run_python,
     wait_until,
 )
-from support.relay import Relay, running_relay
+from support.relay import Relay, report_over_tls, running_relay, write_certificate
 from support.relay_clients import (
     GATED_ENVIRON,
     TOO_MANY_CALLS,
@@ -490,6 +489,10 @@ METRICS = {
     "tbot_otel.relay.queue.size",
     "tbot_otel.relay.export.size",
     "tbot_otel.relay.export.duration",
+    "tbot_otel.relay.ready",
+    # Of the main process.
+    "tbot_otel.relay.reloads",
+    "tbot_otel.relay.worker.crashes",
 }
 
 
@@ -581,7 +584,8 @@ def test_metrics(tmp_path: Path) -> None:
     ]
     metrics = [
         metric
-        for resource in exports[-1].resource_metrics
+        for export in exports
+        for resource in export.resource_metrics
         for scope in resource.scope_metrics
         if scope.scope.name == "tbot_otel"
         for metric in scope.metrics
@@ -589,7 +593,7 @@ def test_metrics(tmp_path: Path) -> None:
     points: dict[str, dict[tuple[Any, ...], Any]] = {}
     for metric in metrics:
         values = points[metric.name] = {}
-        for number in metric.sum.data_points:
+        for number in [*metric.sum.data_points, *metric.gauge.data_points]:
             values[point_attributes(number)] = number.as_int
         for histogram in metric.histogram.data_points:
             values[point_attributes(histogram)] = (histogram.count, histogram.sum)
@@ -607,6 +611,9 @@ def test_metrics(tmp_path: Path) -> None:
         attributes[:1]: count for attributes, count in calls.items()
     }
     assert points["tbot_otel.relay.queue.size"] == {(): 0}
+    assert points["tbot_otel.relay.ready"] == {(): 1}
+    assert points["tbot_otel.relay.reloads"] == {(): 0, (("error.type", "invalid"),): 0}
+    assert points["tbot_otel.relay.worker.crashes"] == {(): 0}
     resource = attribute_values(
         MessageToDict(exports[-1].resource_metrics[0].resource)["attributes"]
     )
@@ -619,7 +626,9 @@ def test_metrics(tmp_path: Path) -> None:
     assert set(points["tbot_otel.relay.export.duration"]) == set(size)
 
 
-LOG_LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 tbot-otel relay\[\d+\]: .+"
+LOG_LINE = (
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 tbot-otel relay\[\d+\]: (INFO|WARNING): .+"
+)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -648,9 +657,9 @@ def test_log(protocol: str, tmp_path: Path) -> None:
     assert statuses == [400] * 3 + [200] * 37
     assert [line for line in lines if not re.fullmatch(LOG_LINE, line)] == []
     assert {int(line.split("[")[1].split("]")[0]) for line in lines} == pids
-    messages = [line.split("]: ", 1)[1] for line in lines]
+    messages = [line.split(": ", 2)[2] for line in lines]
     listening = f"listens on http://{relay.host}:{relay.port}, exports to {standin.endpoint}/"
-    assert messages[0] == listening
+    assert messages.count(listening) == 2
     changes = [message for message in messages if message.startswith("the Collector")]
     # A worker that exports for the first time repeats no line of the other.
     assert changes == [
@@ -679,7 +688,7 @@ def test_ready(make_collector: MakeCollector, tmp_path: Path) -> None:
 
 def test_many_probes(tmp_path: Path) -> None:
     """However many ask, the Collector is probed once a second, and no report waits for it."""
-    setup = override_constants("tbot_otel.relay.app", PROBE_INTERVAL_SECONDS=3600)
+    setup = override_constants("tbot_otel.relay.readiness", PROBE_INTERVAL_SECONDS=3600)
     with (
         HTTPStandin(Response(503), Response(404)) as standin,
         running_relay(tmp_path, standin.endpoint, setup=setup) as relay,
@@ -688,9 +697,9 @@ def test_many_probes(tmp_path: Path) -> None:
             pass
         problems = {probe.result() for probe in probes}
         assert len(standin.requests) == 1
-        assert problems == {(503, "the Collector responded with 503")}
+        assert problems == {(503, "not ready")}
         assert relay.report() == (503, "unavailable")
-        assert relay.get("/readyz") == (503, "the Collector responded with 404")
+        assert relay.get("/readyz") == (503, "not ready")
         assert len(standin.requests) == 2
 
 
@@ -767,29 +776,6 @@ def test_main_process_killed(tmp_path: Path) -> None:
 SECRETS = ("0123456789abcdef-old", "0123456789abcdef-new")
 
 
-def write_certificate(folder: Path, authority: trustme.CA) -> str:
-    """Write a new certificate and its key, and return the certificate's serial number."""
-    issued = authority.issue_cert("localhost")
-    issued.cert_chain_pems[0].write_to_path(folder / "cert")
-    issued.private_key_pem.write_to_path(folder / "key")
-    certificate = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
-    return f"{certificate.serial_number:X}"
-
-
-def report_over_tls(relay: Relay, secret: str, authority: trustme.CA) -> tuple[int, str]:
-    """Report a start, and return the HTTP status and the serial number of the certificate."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    connection = http.client.HTTPSConnection(
-        "localhost", relay.port, timeout=WAIT_SECONDS, context=context
-    )
-    body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
-    with contextlib.closing(connection):
-        connection.request("POST", f"/{secret}{PATH}", body, {"Content-Type": PROTO})
-        certificate: Any = connection.sock.getpeercert()
-        return connection.getresponse().status, certificate["serialNumber"].lstrip("0")
-
-
 def test_reload(tmp_path: Path) -> None:
     """SIGHUP changes a valid secret and certificate, and at most resets open connections."""
     secret_file, authority = tmp_path / "secret", trustme.CA()
@@ -815,7 +801,7 @@ def test_reload(tmp_path: Path) -> None:
     ):
         secret_file.write_text("short\n")
         relay.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "goes on with the old secrets" in relay.output())
+        wait_until(lambda: "reload failed, keeping the old secrets" in relay.output())
         secret_file.write_text(f"{old}\n{new}\n")
         serial_numbers.append(write_certificate(tmp_path, authority))
         with concurrently(*[call_until_stopped] * 4) as calls:
@@ -923,16 +909,13 @@ def test_metrics_without_compression(tmp_path: Path) -> None:
 
 def test_change_log_of_a_killed_worker(caplog: pytest.LogCaptureFixture) -> None:
     """A worker logs a change even if another one holds the lock forever."""
-    change_log = ChangeLog()
+    change_log = ChangeLog("it succeeds", "it fails")
     change_log._lock.acquire()
     with caplog.at_level("INFO", "tbot_otel.relay"):
-        change_log.report("the Collector responded with 503")
-        change_log.report("the Collector responded with 503")
-        change_log.report(None)
-    assert caplog.messages == [
-        "the Collector does not accept exports: the Collector responded with 503",
-        "the Collector accepts exports",
-    ]
+        change_log.log_change("503")
+        change_log.log_change("503")
+        change_log.log_change(None)
+    assert caplog.messages == ["it fails: 503", "it succeeds"]
 
 
 def test_port_in_use() -> None:

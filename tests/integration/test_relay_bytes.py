@@ -322,28 +322,26 @@ def test_path_bytes(relay: Relay, path: bytes) -> None:
     assert re.match(rb"HTTP/1\.1 (200|400|404) ", response), response
 
 
-def test_keep_alive(relay: Relay, standin: HTTPStandin) -> None:
-    """A connection is kept for the next request after every kind of response."""
-    before = len(standin.requests)
-    connection = http.client.HTTPConnection(relay.host, relay.port, timeout=WAIT_SECONDS)
-    with contextlib.closing(connection):
-        connection.connect()
-        first_socket = connection.sock
-        for method, path, body, status in (
-            *(("POST", PATH, REPORT, 200), ("POST", PATH, b"x", 400), ("HEAD", PATH, b"", 405)),
-            *(
-                ("OPTIONS", PATH, b"", 405),
-                ("POST", "/", REPORT, 404),
-                ("GET", "/healthz", b"", 200),
-            ),
-            ("POST", PATH, REPORT, 200),
-        ):
-            connection.request(method, path, body, {"Content-Type": PROTO})
-            response = connection.getresponse()
-            response.read()
-            assert (method, path, response.status) == (method, path, status)
-        assert connection.sock is first_socket
-    assert len(exported_reports(standin, before)) == 2
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        (http_request(body=b"x"), 400),
+        (http_request(method="HEAD", body=b""), 405),
+        (http_request(method="OPTIONS", body=b""), 405),
+        (http_request(target="/"), 404),
+        (http_request(method="GET", target="/healthz", body=b""), 200),
+        (http_request(method="GET", target="/readyz", body=b""), 200),
+    ],
+)
+def test_keep_alive(relay: Relay, standin: HTTPStandin, last: bytes, status: int) -> None:
+    """A connection is kept after acknowledgments, and closed after every other response."""
+    before = len(exported_reports(standin, 0))
+    call = http_request()
+    data = (call * 2 + last + call).replace(b"Connection: close\r\n", b"")
+    received = send_bytes(relay, data)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"200", b"%d" % status]
+    assert received.lower().count(b"connection: close\r\n") == 1
+    assert len(exported_reports(standin, 0)) == before + 2
 
 
 def test_pipelining(relay: Relay, standin: HTTPStandin) -> None:
@@ -354,14 +352,14 @@ def test_pipelining(relay: Relay, standin: HTTPStandin) -> None:
         http_request(body=encode_request(encode_start(FULL_ATTRIBUTES), session_id=session))
         for session in sessions
     ]
-    calls.insert(3, http_request(body=b"x"))
     calls.insert(5, http_request(CHUNKED_HEADER, body=chunked(REPORT[:9], REPORT[9:])))
-    kept_alive = [call.replace(b"Connection: close\r\n", b"") for call in calls[:-1]]
-    assert parse_responses(send_bytes(relay, b"".join([*kept_alive, calls[-1]]))) == (
-        [*[200] * 3, 400, *[200] * 6],
+    calls.append(http_request(body=b"x"))
+    kept_alive = [call.replace(b"Connection: close\r\n", b"") for call in calls]
+    assert parse_responses(send_bytes(relay, b"".join(kept_alive))) == (
+        [*[200] * 9, 400],
         ["invalid_argument"],
     )
-    expected = [*sessions[:4], SESSION_ID, *sessions[4:]]
+    expected = [*sessions[:5], SESSION_ID, *sessions[5:]]
     assert [session for session, _ in exported_reports(standin, before)] == expected
 
 

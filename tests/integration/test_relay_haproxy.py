@@ -38,6 +38,9 @@ CALLS = 600
 """In each half of the load."""
 SLOW_CLIENTS = 500
 HONEST_CALLS = 100
+MAX_CONNECTIONS = 100
+STRANGERS = 130
+"""More than HAProxy accepts."""
 
 
 class Balancer(NamedTuple):
@@ -51,10 +54,11 @@ class Balancer(NamedTuple):
         """The lines of its log that a pattern matches."""
         return re.findall(f"^.*(?:{pattern}).*$", self.log.read_text(), re.MULTILINE)
 
-    def connect(self) -> ssl.SSLSocket:
+    def connect(self, protocol: str = "http/1.1") -> ssl.SSLSocket:
         """Open a connection, from an address that only clients have."""
         client = socket.create_connection(("127.0.0.1", self.port), WAIT_SECONDS, ("127.0.0.2", 0))
         context = ssl.create_default_context(cafile=self.certificate)
+        context.set_alpn_protocols([protocol])
         return context.wrap_socket(client, server_hostname="localhost")
 
     def report(self, secret: str = SECRET) -> tuple[str, int]:
@@ -72,7 +76,9 @@ class Balancer(NamedTuple):
 
 
 @contextlib.contextmanager
-def running_balancer(folder: Path, relays: Sequence[Relay]) -> Iterator[Balancer]:
+def running_balancer(
+    folder: Path, relays: Sequence[Relay], max_connections: int = 2 * SLOW_CLIENTS
+) -> Iterator[Balancer]:
     """Run HAProxy with the configuration of the example until the block ends."""
     authority = trustme.CA()
     certificate = folder / "ca.pem"
@@ -85,7 +91,7 @@ def running_balancer(folder: Path, relays: Sequence[Relay]) -> Iterator[Balancer
         "bind :443": f"bind 127.0.0.1:{port}",
         "/etc/haproxy": str(folder),
         # It may not exceed the limit of open files.
-        "maxconn 8000": f"maxconn {2 * SLOW_CLIENTS}",
+        "maxconn 8000": f"maxconn {max_connections}",
     }
     for number, relay in enumerate(relays, 1):
         replacements[f"10.0.0.1{number}:8126"] = f"127.0.0.1:{relay.port}"
@@ -173,6 +179,43 @@ def test_refuses(official: Official, tmp_path: Path) -> None:
         large = http_request(target=f"/{SECRET}{PATH}", body=bytes(4097))
         assert respond(large) == b"HTTP/1.1 413"
         assert respond(http_request(target=f"/{SECRET}{PATH}")) == b"HTTP/1.1 200"
+
+
+def http2_request(stream_id: int) -> bytes:
+    """An HTTP/2 request for ``GET /``."""
+    block = b"\x82\x87\x84\x01\x01x"
+    return len(block).to_bytes(3, "big") + b"\x01\x05" + stream_id.to_bytes(4, "big") + block
+
+
+# Requests of a stranger, for each protocol. HTTP/2 allows 100 at once.
+STRANGERS_BYTES = {
+    "http/1.1": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1000,
+    "h2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    b"\0\0\0\x04\0\0\0\0\0" + b"".join(http2_request(2 * number + 1) for number in range(90)),
+}
+
+
+@pytest.mark.parametrize("protocol", STRANGERS_BYTES)
+def test_unread_responses(protocol: str, official: Official, tmp_path: Path) -> None:
+    """Strangers over the limit of connections who read nothing delay no report."""
+    with (
+        running_relays(tmp_path, official) as relays,
+        running_balancer(tmp_path, relays, MAX_CONNECTIONS) as balancer,
+        ThreadPoolExecutor(STRANGERS) as threads,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def send() -> None:
+            # Those over the limit wait for the others.
+            with contextlib.suppress(OSError):
+                stranger = stack.enter_context(balancer.connect(protocol))
+                stranger.sendall(STRANGERS_BYTES[protocol])
+
+        sent = [threads.submit(send) for _ in range(STRANGERS)]
+        statuses = [balancer.report()[1] for _ in range(HONEST_CALLS)]
+        for stranger in sent:
+            stranger.result()
+    assert statuses == [200] * HONEST_CALLS
 
 
 def acknowledged(calls: Sequence[Future[tuple[str, int]]]) -> set[str]:

@@ -101,7 +101,9 @@ UNREAD_HEADERS = ["Content-Length: 100", "Transfer-Encoding: chunked"]
 @pytest.mark.parametrize("header", UNREAD_HEADERS)
 def test_bodies_that_never_come(tmp_path: Path, header: str) -> None:
     """However many clients send no body, honest reports are acknowledged at once."""
-    setup = override_constants("tbot_otel.relay.app", MAX_UNREAD_CALLS=20, BODY_TIMEOUT_SECONDS=60)
+    setup = override_constants(
+        "tbot_otel.relay.bodies", MAX_UNREAD_CALLS=20, BODY_TIMEOUT_SECONDS=60
+    )
     head = f"{HEAD}{header}\r\n\r\n".encode()
     with (
         HTTPStandin(Response()) as standin,
@@ -173,7 +175,7 @@ def test_slow_clients(tmp_path: Path) -> None:
     """Slow headers and bodies are cut off, and they and idle connections delay no other call."""
     setup = override_constants(
         "tbot_otel.relay.server", _HEADER_TIMEOUT_MILLIS=2000
-    ) + override_constants("tbot_otel.relay.app", BODY_TIMEOUT_SECONDS=2)
+    ) + override_constants("tbot_otel.relay.bodies", BODY_TIMEOUT_SECONDS=2)
     incomplete = {
         "headers": HEAD,
         "body": f"{HEAD}Content-Length: 50\r\n\r\nx",

@@ -4,13 +4,17 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import trustme
+from cryptography import x509
 
 from support.cases import FULL_ATTRIBUTES
 from support.messages import PROTO, encode_request, encode_start, new_session_id
@@ -68,7 +72,7 @@ class Relay:
 
     def started_worker_count(self) -> int:
         """The number of workers that have started so far."""
-        return len(re.findall(r"Started worker-\d+ runtime-1$", self.output(), re.MULTILINE))
+        return self.output().count("INFO: listens on ")
 
     def listens(self) -> bool:
         """Whether it accepts connections."""
@@ -176,8 +180,7 @@ def running_relay(
 
     def has_started() -> bool:
         assert process.poll() is None, relay.output()
-        # A worker listens some time after this line.
-        return relay.started_worker_count() >= workers and relay.listens()
+        return relay.started_worker_count() >= workers
 
     try:
         wait_until(has_started, START_SECONDS)
@@ -194,3 +197,28 @@ def running_relay(
             for worker in workers_left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
+
+
+def write_certificate(folder: Path, authority: trustme.CA) -> str:
+    """Write a new certificate and its key, and return the certificate's serial number."""
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert")
+    issued.private_key_pem.write_to_path(folder / "key")
+    certificate = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    return f"{certificate.serial_number:X}"
+
+
+def report_over_tls(relay: Relay, secret: str, authority: trustme.CA) -> tuple[int, str]:
+    """Report a start, and return the HTTP status and the serial number of the certificate."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    connection = http.client.HTTPSConnection(
+        "localhost", relay.port, timeout=WAIT_SECONDS, context=context
+    )
+    body = encode_request(encode_start(FULL_ATTRIBUTES), session_id=new_session_id())
+    with contextlib.closing(connection):
+        connection.request(
+            "POST", f"{secret and f'/{secret}'}{PATH}", body, {"Content-Type": PROTO}
+        )
+        certificate: Any = connection.sock.getpeercert()
+        return connection.getresponse().status, certificate["serialNumber"].lstrip("0")

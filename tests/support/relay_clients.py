@@ -56,7 +56,7 @@ def gated_setup(max_concurrent_calls: int) -> str:
         "tbot_otel.relay.app",
         MAX_CONCURRENT_CALLS=max_concurrent_calls,
         RESPONSE_TIMEOUT_SECONDS=WAIT_SECONDS,
-    )
+    ) + override_constants("tbot_otel.relay.readiness", MAX_IDLE_SECONDS=3600)
 
 
 def is_full(relay: Relay) -> bool:

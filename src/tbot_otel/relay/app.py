@@ -2,15 +2,13 @@
 
 import asyncio
 import gc
-import io
-import json
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from granian.rsgi import (  # type: ignore[attr-defined]  # it exports them without a list
     HTTPProtocol,
@@ -19,34 +17,24 @@ from granian.rsgi import (  # type: ignore[attr-defined]  # it exports them with
     Scope,
 )
 
-from tbot_otel.connect import (
-    MAX_REQUEST_BYTES,
-    PATH,
-    RESPONSE_TIMEOUT_SECONDS,
-    Context,
-    Report,
-    Request,
-    parse_report,
-    wsgi_application,
-)
+from tbot_otel.connect import PATH, RESPONSE_TIMEOUT_SECONDS, Report
+from tbot_otel.relay.bodies import BodyReader
+from tbot_otel.relay.calls import CallParser, Response, error_response, json_response
 from tbot_otel.relay.committer import Committer
-from tbot_otel.relay.exporting import PROBE_TIMEOUT_SECONDS, ReportExporter
-from tbot_otel.relay.metrics import Metrics
+from tbot_otel.relay.exporting import ReportExporter
+from tbot_otel.relay.handshakes import HandshakeHandler
+from tbot_otel.relay.log import Tally
+from tbot_otel.relay.metrics import WorkerMetrics
 from tbot_otel.relay.problems import (
-    BODY_TIMEOUT,
     CALL_TIMEOUT,
     COLLECTOR_TIMEOUT,
     COLLECTOR_TOO_SLOW,
-    HTTP_STATUSES,
-    TOO_LARGE,
     TOO_MANY_CALLS,
-    TOO_MANY_UNREAD,
     Problem,
 )
+from tbot_otel.relay.readiness import Readiness
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse
-
     from tbot_otel.relay.committer import Result
     from tbot_otel.relay.log import ChangeLog
 
@@ -55,63 +43,75 @@ MAX_CONCURRENT_CALLS = 7168
 
 That is most of its connections. The rest is for health checks and new calls.
 """
-MAX_UNREAD_CALLS = 7168
-"""The most calls in a worker whose body has not arrived. One more ends the oldest of them."""
-BODY_TIMEOUT_SECONDS = 5.0
-"""The longest time until a call's body has arrived."""
-
-PROBE_INTERVAL_SECONDS = 1.0
-"""The shortest time between two probes of the Collector."""
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long the event loop keeps the interpreter while the exporting thread waits for it."""
 
+UNKNOWN_SECRET = "unknown_secret"  # noqa: S105 - not a secret
+"""The reason of a call whose path has no secret, or an unknown one."""
+
+MIN_AGE_SECONDS = 10.0
+"""The age from which a worker can end itself. The server ends if one dies within 5.5 seconds."""
+
 _SWEEP_INTERVAL_SECONDS = 0.5
-# Only these reach the runtime. Others can identify the caller.
-_HEADERS = {
-    "content-type": "CONTENT_TYPE",
-    "content-encoding": "HTTP_CONTENT_ENCODING",
-    "accept-encoding": "HTTP_ACCEPT_ENCODING",
-    "connect-protocol-version": "HTTP_CONNECT_PROTOCOL_VERSION",
-    "connect-timeout-ms": "HTTP_CONNECT_TIMEOUT_MS",
-}
+_CLOSE = ("connection", "close")
+_OK = json_response(200, {"status": "ok"})
+# The cause can name the Collector, so it is only in the log.
+_NOT_READY = json_response(503, {"status": "not ready"})
+
+_logger = logging.getLogger("tbot_otel.relay")
 
 
-# The status, the headers and the body.
-_Response = tuple[int, list[tuple[str, str]], bytes]
+class AppSettings(NamedTuple):
+    """What a worker process gets from the main process.
+
+    Attributes:
+        collector_log: Logs whether the Collector accepts exports.
+        metrics_log: Logs whether metrics are exported.
+        prefixes: The paths that can precede that of a call: ``/`` and a secret, or empty.
+        allowed_helpers: See `policy.decide`.
+        listening: The line to log when calls are accepted.
+    """
+
+    collector_log: "ChangeLog"
+    metrics_log: "ChangeLog"
+    prefixes: Sequence[str]
+    allowed_helpers: Collection[str]
+    listening: str
 
 
 class RelayApp:
     """Responds to tbots, and to health checks.
 
-    Args:
-        change_log: Logs whether the Collector accepts exports.
-        prefixes: The paths that can precede that of a call: ``/`` and a secret, or empty.
-        allowed_helpers: See `policy.decide`.
+    A connection stays open only after an acknowledgment. Otherwise strangers could keep it, and
+    never read.
     """
 
-    def __init__(
-        self,
-        change_log: "ChangeLog",
-        prefixes: Sequence[str],
-        allowed_helpers: Collection[str],
-    ) -> None:
-        self._allowed_helpers = allowed_helpers
-        self._metrics = Metrics(lambda: self._committer.waiting_count)
+    def __init__(self, settings: AppSettings) -> None:
+        self._listening = settings.listening
+        self._tally = Tally()
+        self._metrics = WorkerMetrics(settings.metrics_log)
         # Fail at startup on invalid configuration.
-        self._exporter = ReportExporter(self._metrics, change_log)
+        self._exporter = ReportExporter(self._metrics, settings.collector_log)
         self._committer = Committer(self._exporter.export)
-        self._connect = wsgi_application(self._handle_report, prefixes)
-        self._paths = {f"{prefix}{PATH}" for prefix in prefixes}
-        self._received: tuple[Report, float | None] | None = None
+        self._readiness = Readiness(self._exporter)
+        self._metrics.observe(
+            count_waiting=lambda: len(self._committer),
+            is_ready=lambda: self._exporter.problem is None,
+        )
+        self._bodies = BodyReader()
+        self._parser = CallParser(settings.prefixes, settings.allowed_helpers)
+        # The line of each secret; no secret has none.
+        self._lines = {
+            f"{prefix}{PATH}": number if prefix else None
+            for number, prefix in reversed([*enumerate(settings.prefixes, 1)])
+        }
         self._deadlines: dict[Result, tuple[float, Problem]] = {}
-        self._unread: dict[asyncio.Task[Any], float] = {}
-        self._ended: dict[asyncio.Task[Any], Problem] = {}
-        self._probe_thread = ThreadPoolExecutor(1, thread_name_prefix="tbot_otel_probe")
-        self._probe: asyncio.Future[None] | None = None
-        self._probed_at = float("-inf")
         self._sweeping: asyncio.Task[None] | None = None
         self._parent_pid = os.getppid()
+        self._handshakes = HandshakeHandler(self._metrics, self._tally)
+        logging.getLogger("_granian.workers").addHandler(self._handshakes)
+        self._started_at = time.monotonic()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start. The server calls it in the worker (RSGI)."""
@@ -132,104 +132,47 @@ class RelayApp:
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Respond to a request (RSGI)."""
         path = scope.path
+        reason = "health check"
         if path == "/healthz":
-            response = _json_response(200, {"status": "ok"})
+            response = _OK
         elif path == "/readyz":
-            problem = await self._find_problem()
-            response = _json_response(503 if problem else 200, {"status": problem or "ok"})
+            response = _OK if await self._readiness.is_ready() else _NOT_READY
         else:
             started_at = time.monotonic()
             self._metrics.record_call()
             status, reason = 499, "disconnected"
             try:
-                result = await self._handle_call(scope, protocol)
-                if isinstance(result, Problem):
-                    reason, response = result.reason, _error_response(result)
-                else:
-                    reason, response = "" if result[0] == 200 else str(result[0]), result
-                status = response[0]
+                response, reason = await self._handle_call(scope, protocol)
+                status = response.status
             except (ProtocolClosed, ProtocolError):
                 return
             finally:
-                self._metrics.record_response(status, reason, time.monotonic() - started_at)
-        protocol.response_bytes(*response)
+                seconds = time.monotonic() - started_at
+                self._metrics.record_response(status, reason, seconds, self._lines.get(path))
+        headers = [*response.headers, _CLOSE] if reason else response.headers
+        protocol.response_bytes(response.status, headers, response.body)
 
-    async def _handle_call(self, scope: Scope, protocol: HTTPProtocol) -> "_Response | Problem":
-        if scope.path not in self._paths or scope.method != "POST":
+    async def _handle_call(self, scope: Scope, protocol: HTTPProtocol) -> tuple[Response, str]:
+        """Return the response, and why the call is not acknowledged; empty if it is."""
+        if scope.path not in self._lines or scope.method != "POST":
             # Refused without its body, so that callers without the secret occupy nothing.
-            return self._call_runtime(scope, b"")
-        body = await self._read_body(scope, protocol)
+            response, *_ = self._parser.parse(scope, b"")
+            if response.status == 404 and scope.path.endswith(PATH):
+                self._tally.add("calls with an unknown secret")
+                return response, UNKNOWN_SECRET
+            return response, str(response.status)
+        body = await self._bodies.read(scope, protocol)
         if isinstance(body, Problem):
-            return body
+            return error_response(body), body.reason
         if len(self._deadlines) >= MAX_CONCURRENT_CALLS:
-            return TOO_MANY_CALLS
+            return error_response(TOO_MANY_CALLS), TOO_MANY_CALLS.reason
         if self._committer.estimate_seconds() > RESPONSE_TIMEOUT_SECONDS:
-            return COLLECTOR_TOO_SLOW
-        response = self._call_runtime(scope, body)
-        if self._received is None:
-            return response
-        (report, timeout_ms), self._received = self._received, None
-        return await self._deliver(report, timeout_ms) or response
-
-    async def _read_body(self, scope: Scope, protocol: HTTPProtocol) -> bytes | Problem:
-        length = scope.headers.get("content-length")
-        # int() refuses text that is too long.
-        if length is not None and (len(length) > 20 or int(length) > MAX_REQUEST_BYTES):
-            return TOO_LARGE
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - the server runs each request in a task
-        self._unread[task] = time.monotonic() + BODY_TIMEOUT_SECONDS
-        if len(self._unread) > MAX_UNREAD_CALLS:
-            self._end_unread(next(iter(self._unread)), TOO_MANY_UNREAD)
-        try:
-            if length is not None:
-                return await protocol()
-            body = b""
-            # A broken body ends like a whole one. That makes no false report: the start is one
-            # field of the message, with its length.
-            async for part in protocol:
-                body += part
-                if len(body) > MAX_REQUEST_BYTES:
-                    return TOO_LARGE
-        except asyncio.CancelledError:
-            problem = self._ended.pop(task, None)
-            if problem is None:
-                raise
-            task.uncancel()
-            return problem
-        finally:
-            self._unread.pop(task, None)
-        return body
-
-    def _end_unread(self, task: asyncio.Task[Any], problem: Problem) -> None:
-        del self._unread[task]
-        self._ended[task] = problem
-        task.cancel()
-
-    def _call_runtime(self, scope: Scope, body: bytes) -> "_Response":
-        """Let the runtime parse a call. It calls `_handle_report` before this returns."""
-        environ: dict[str, Any] = {
-            "REQUEST_METHOD": scope.method,
-            "PATH_INFO": scope.path,
-            "SCRIPT_NAME": "",
-            "CONTENT_LENGTH": str(len(body)),
-            "wsgi.input": io.BytesIO(body),
-            # Unexpected errors are written here. They can repeat a report.
-            "wsgi.errors": io.StringIO(),
-        }
-        headers = scope.headers
-        for name, variable in _HEADERS.items():
-            if (value := headers.get(name)) is not None:
-                environ[variable] = value
-        start: list[Any] = []
-        content = b"".join(
-            self._connect(environ, cast("StartResponse", lambda *a: start.extend(a)))
-        )
-        return int(start[0][:3]), start[1], content
-
-    def _handle_report(self, request: Request, context: Context) -> None:
-        report = parse_report(request, time.time_ns(), self._allowed_helpers)
-        self._received = report, context.timeout_ms
+            return error_response(COLLECTOR_TOO_SLOW), COLLECTOR_TOO_SLOW.reason
+        response, report, timeout_ms = self._parser.parse(scope, body)
+        if report is None:
+            return response, str(response.status)
+        problem = await self._deliver(report, timeout_ms)
+        return (error_response(problem), problem.reason) if problem else (response, "")
 
     async def _deliver(self, report: Report, timeout_ms: float | None) -> Problem | None:
         """Wait until the Collector has the report, and return the problem if it has not."""
@@ -245,47 +188,32 @@ class RelayApp:
         finally:
             del self._deadlines[result]
 
-    async def _find_problem(self) -> str | None:
-        """Return why the Collector does not accept exports; it is asked once a second at most."""
-        if self._exporter.problem is None:
-            return None
-        loop = asyncio.get_running_loop()
-        if self._probe is None and time.monotonic() - self._probed_at >= PROBE_INTERVAL_SECONDS:
-            self._probe = loop.run_in_executor(self._probe_thread, self._exporter.probe)
-            self._probe.add_done_callback(self._finish_probe)
-        if self._probe is not None:
-            # A lookup of the Collector's name has no limit.
-            await asyncio.wait([self._probe], timeout=PROBE_TIMEOUT_SECONDS)
-        return self._exporter.problem
-
-    def _finish_probe(self, _: object) -> None:
-        self._probe = None
-        self._probed_at = time.monotonic()
-
     async def _sweep(self) -> None:
         """Expire calls; a timer for each call would cost more."""
+        # The server listens before it runs the loop.
+        _logger.info(self._listening)
         while True:
+            self._readiness.probe_if_idle()
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
+            self._bodies.expire()
             self._expire_calls()
+            self._tally.log()
+            self._end_if_stuck()
             if os.getppid() != self._parent_pid:
                 # The main process was killed. Its successor needs the port.
                 os.kill(os.getpid(), signal.SIGTERM)
 
+    def _end_if_stuck(self) -> None:
+        """End this worker if it can accept no connection anymore. The server starts another."""
+        age = time.monotonic() - self._started_at
+        if self._handshakes.is_stuck and not self._deadlines and age >= MIN_AGE_SECONDS:
+            _logger.error("there are no file descriptors left, so this worker is replaced")
+            # It does not stop on SIGTERM then.
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def _expire_calls(self) -> None:
         now = time.monotonic()
-        for task, deadline in list(self._unread.items()):
-            if deadline <= now:
-                self._end_unread(task, BODY_TIMEOUT)
         for result, (deadline, problem) in self._deadlines.items():
             if deadline <= now and not result.done():
                 result.set_result(problem)
         self._committer.drop_abandoned()
-
-
-def _error_response(problem: Problem) -> "_Response":
-    content = {"code": problem.code.value, "message": problem.message}
-    return _json_response(HTTP_STATUSES[problem.code], content)
-
-
-def _json_response(status: int, content: Mapping[str, str]) -> "_Response":
-    return status, [("content-type", "application/json")], json.dumps(content).encode()

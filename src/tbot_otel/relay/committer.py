@@ -42,9 +42,8 @@ class Committer:
             self._task = asyncio.create_task(self._run())
         return result
 
-    @property
-    def waiting_count(self) -> int:
-        """The number of reports whose export has not begun."""
+    def __len__(self) -> int:
+        """Return the number of reports whose export has not begun."""
         return len(self._waiting)
 
     def estimate_seconds(self) -> float:

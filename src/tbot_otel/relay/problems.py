@@ -21,6 +21,19 @@ class Problem(NamedTuple):
     code: Code
     message: str
 
+    @property
+    def http_status(self) -> int:
+        """The HTTP status of the code, from Connect's specification; 499 as its runtime has it."""
+        return _HTTP_STATUSES[self.code]
+
+
+_HTTP_STATUSES = {
+    Code.CANCELED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
 
 TOO_MANY_CALLS = Problem("too_many_calls", Code.RESOURCE_EXHAUSTED, "too many calls are in flight")
 TOO_MANY_UNREAD = Problem(
@@ -39,21 +52,7 @@ BODY_TIMEOUT = Problem("body_timeout", Code.CANCELED, "the body did not arrive i
 CALL_TIMEOUT = Problem("call_timeout", Code.DEADLINE_EXCEEDED, "the call timed out")
 COLLECTOR_TIMEOUT = Problem("unavailable", Code.UNAVAILABLE, TIMED_OUT)
 
-HTTP_STATUSES = {
-    Code.CANCELED: 499,
-    Code.INVALID_ARGUMENT: 400,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.UNAVAILABLE: 503,
-    Code.DEADLINE_EXCEEDED: 504,
-}
-"""The HTTP status of each code, from Connect's specification; 499 as its runtime has it."""
-
 
 def unavailable(message: str) -> Problem:
     """Return the problem of a report that was not delivered."""
     return Problem("unavailable", Code.UNAVAILABLE, message)
-
-
-def rejected(message: str) -> Problem:
-    """Return the problem of a report that the Collector rejected."""
-    return Problem("rejected", Code.INVALID_ARGUMENT, message)

@@ -4,6 +4,7 @@ import logging
 import logging.config
 import multiprocessing
 import resource
+import signal
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,11 +14,12 @@ import uvloop  # noqa: F401 - if it is missing, fail here and not in a worker
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
 from tbot_otel.errors import TbotOtelError
 from tbot_otel.otlp import environment
 from tbot_otel.relay import exporting, log, metrics
-from tbot_otel.relay.app import RelayApp
+from tbot_otel.relay.app import AppSettings, RelayApp
 
 SHUTDOWN_TIMEOUT_SECONDS = 15
 """How long a stopping relay waits for its calls."""
@@ -37,35 +39,54 @@ _logger = logging.getLogger("tbot_otel.relay")
 class _AppLoader:
     """Loads the application in a worker process. It is pickled each time that one starts."""
 
-    def __init__(
-        self,
-        change_log: log.ChangeLog,
-        prefixes: Sequence[str],
-        allowed_helpers: Collection[str],
-    ) -> None:
-        self.prefixes = prefixes
-        self._change_log = change_log
-        self._allowed_helpers = allowed_helpers
+    def __init__(self, settings: AppSettings) -> None:
+        self.settings = settings
 
     def __call__(self, _: str) -> RelayApp:
-        return RelayApp(self._change_log, self.prefixes, self._allowed_helpers)
+        return RelayApp(self.settings)
 
 
 class _Server(Granian):  # type: ignore[misc, valid-type]  # it is a variable there
     """The server, which replaces its workers on SIGHUP only if the new settings are valid."""
 
-    def __init__(self, reload_settings: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self,
+        reload_settings: Callable[[], None],
+        server_metrics: metrics.ServerMetrics,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._reload_settings = reload_settings
+        self._server_metrics = server_metrics
 
     def signal_handler_reload(self, *arguments: Any, **options: Any) -> None:
         try:
             self._reload_settings()
         except TbotOtelError as error:
-            _logger.warning("goes on with the old secrets and certificate: %s", error)
+            _logger.warning("reload failed, keeping the old secrets and certificate: %s", error)
+            self._server_metrics.record_reload(valid=False)
         else:
-            _logger.info("replaces the workers")
+            _logger.info("replacing the workers")
+            self._server_metrics.record_reload(valid=True)
             super().signal_handler_reload(*arguments, **options)
+
+    # Private. Without these two, a crash is logged without its signal, and is not counted.
+    def _respawn_workers(self, *arguments: Any, **options: Any) -> None:
+        self._record_crashes()
+        super()._respawn_workers(*arguments, **options)
+
+    def _stop_workers(self) -> None:
+        self._record_crashes()
+        super()._stop_workers()
+        self._server_metrics.shutdown()
+
+    def _record_crashes(self) -> None:
+        for worker in self.wrks:
+            status = worker.inner.exitcode
+            if status:
+                how = signal.Signals(-status).name if status < 0 else f"status {status}"
+                _logger.error("worker-%d ended by itself (%s)", worker.idx + 1, how)
+                self._server_metrics.record_crash()
 
 
 def serve(
@@ -99,42 +120,59 @@ def serve(
     metrics.check()
     # Not fork: this process has threads when it starts a worker.
     multiprocessing.set_start_method("spawn")
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    url = f"{'https' if certificate else 'http'}://{authority}"
-    _logger.info("listens on %s, exports to %s", url, environment.printable_endpoint())
     if not ip_address(host).is_loopback and not (certificate and all(prefixes)):
         _logger.warning(
             "others on the network can add starts or see the path's secret: expected "
             "--path-secret-file, and --tls-cert and --tls-key unless TLS is terminated in front"
         )
-    loader = _AppLoader(log.ChangeLog(), prefixes, allowed_helpers)
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    url = f"{'https' if certificate else 'http'}://{authority}"
+    metrics_log = log.ChangeLog("metrics are exported", "metrics are not exported")
+    loader = _AppLoader(
+        AppSettings(
+            log.ChangeLog("the Collector accepts exports", "the Collector does not accept exports"),
+            metrics_log,
+            prefixes,
+            allowed_helpers,
+            f"listens on {url}, exports to {environment.printable_endpoint()}",
+        )
+    )
 
     def reload_settings() -> None:
-        loader.prefixes = read_prefixes()
+        loader.settings = loader.settings._replace(prefixes=read_prefixes())
 
     _Server(
         reload_settings,
-        target="tbot_otel.relay",
+        metrics.ServerMetrics(metrics_log),
         address=host,
         port=port,
-        interface=Interfaces.RSGI,
-        # Unlike HTTP/2, it has a timeout for silent connections.
-        http=HTTPModes.http1,
         workers=workers,
-        websockets=False,
-        loop=Loops.uvloop,
-        backlog=_BACKLOG,
-        backpressure=_raise_fd_limit(MAX_CONNECTIONS + _RESERVED_FDS) - _RESERVED_FDS,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=_HEADER_TIMEOUT_MILLIS, max_buffer_size=_MAX_HEADER_BYTES
-        ),
-        log_dictconfig=log.CONFIG,
         ssl_cert=certificate,
         ssl_key=key,
-        workers_kill_timeout=SHUTDOWN_TIMEOUT_SECONDS,
-        respawn_failed_workers=True,
-        respawn_interval=RESPAWN_INTERVAL_SECONDS,
+        backpressure=_raise_fd_limit(MAX_CONNECTIONS + _RESERVED_FDS) - _RESERVED_FDS,
+        **_server_options(),
     ).serve(target_loader=loader)
+
+
+def _server_options() -> dict[str, Any]:
+    return {
+        "target": "tbot_otel.relay",
+        "interface": Interfaces.RSGI,
+        # Unlike HTTP/2, it has a timeout for silent connections.
+        "http": HTTPModes.http1,
+        "websockets": False,
+        "loop": Loops.uvloop,
+        "backlog": _BACKLOG,
+        "http1_settings": HTTP1Settings(
+            header_read_timeout=_HEADER_TIMEOUT_MILLIS, max_buffer_size=_MAX_HEADER_BYTES
+        ),
+        "log_dictconfig": log.CONFIG,
+        # Its line that it listens comes too early.
+        "log_level": LogLevels.warning,
+        "workers_kill_timeout": SHUTDOWN_TIMEOUT_SECONDS,
+        "respawn_failed_workers": True,
+        "respawn_interval": RESPAWN_INTERVAL_SECONDS,
+    }
 
 
 def _raise_fd_limit(wanted: int) -> int:

@@ -2,7 +2,7 @@
 
 from support import agent
 from tbot_otel.connect import RESPONSE_TIMEOUT_SECONDS
-from tbot_otel.relay import app, server
+from tbot_otel.relay import app, bodies, server
 
 
 def test_response_timeout_is_in_time() -> None:
@@ -10,4 +10,4 @@ def test_response_timeout_is_in_time() -> None:
     latest = RESPONSE_TIMEOUT_SECONDS + app._SWEEP_INTERVAL_SECONDS
     assert latest < agent.REPORT_TIMEOUT_SECONDS - 1
     assert latest < server.SHUTDOWN_TIMEOUT_SECONDS - 1
-    assert app.BODY_TIMEOUT_SECONDS + latest < server.SHUTDOWN_TIMEOUT_SECONDS
+    assert bodies.BODY_TIMEOUT_SECONDS + latest < server.SHUTDOWN_TIMEOUT_SECONDS
