@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from support.messages import new_session_id
 from support.processes import WAIT_SECONDS, free_port, running_server, wait_until
 from support.relay import running_relay
 from support.relay_examples import EXAMPLES
+from tbot_otel.connect import PATH
 
 ALERTS = EXAMPLES / "alerts.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
@@ -27,7 +29,7 @@ needs_promtool = pytest.mark.skipif(
 def run_promtool(*words: str) -> None:
     """Run promtool. It must find no problem."""
     done = subprocess.run(
-        ["promtool", *words], capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        ["promtool", *words], capture_output=True, text=True, timeout=5 * WAIT_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -41,72 +43,184 @@ def test_rules_are_valid() -> None:
 CALLS = "tbot_otel_relay_calls_total"
 EXPORTS = "tbot_otel_relay_export_duration_seconds_count"
 BUCKETS = "tbot_otel_relay_call_duration_seconds_bucket"
-# The counts of a minute: of a healthy relay, and those that differ while an alert fires.
-HEALTHY = {
-    "tbot_otel_relay_queue_size": 0,
-    CALLS + '{http_response_status_code="200"}': 1000,
-    CALLS + '{http_response_status_code="400",error_type="invalid"}': 500,
-    CALLS + '{http_response_status_code="429",error_type="too_large"}': 500,
-    CALLS + '{http_response_status_code="429",error_type="too_many_calls"}': 5,
-    CALLS + '{http_response_status_code="503",error_type="unavailable"}': 5,
-    EXPORTS: 100,
-    EXPORTS + '{error_type="unavailable"}': 5,
-    BUCKETS + '{http_response_status_code="200",le="0.5"}': 995,
-    BUCKETS + '{http_response_status_code="200",le="2"}': 1000,
-    BUCKETS + '{http_response_status_code="200",le="+Inf"}': 1000,
-    # Calls that were not acknowledged may take long.
-    BUCKETS + '{http_response_status_code="503",le="0.5"}': 0,
-    BUCKETS + '{http_response_status_code="503",le="2"}': 0,
-    BUCKETS + '{http_response_status_code="503",le="+Inf"}': 500,
+HOURS = 60
+"""A sample each minute."""
+NOON, NIGHT = 36 * HOURS, 26 * HOURS
+"""When problems begin: on the second day, so that there is a day before."""
+LASTS = HOURS
+HELD = 2
+"""How long the Collector's exporter repeats the last value of a relay that is gone."""
+
+
+class Minute(NamedTuple):
+    """A minute of a relay."""
+
+    ready: int | None = 1
+    """None if there is no sample."""
+    calls: int = 60
+    failed: float = 0.0
+    """The share of calls that are not acknowledged."""
+    refused: float = 0.0
+    """The share of calls that overload refuses."""
+    slow: float = 0.0
+    """The share of acknowledged calls that take more than a second."""
+    unknown: float = 0.0
+    """The share of calls with an unknown secret."""
+    restarts: bool = False
+
+
+class Scenario(NamedTuple):
+    """A problem of some relays, and what has to fire."""
+
+    alerts: set[str]
+    minutes: int
+    """How long after its beginning they fire."""
+    problem: Minute
+    relays: int = 3
+    begin: int = NOON
+    lasts: int = LASTS
+    is_long: bool = False
+    """Whether the day before matters."""
+
+    @property
+    def first(self) -> int:
+        """The first minute that has samples."""
+        return 0 if self.is_long else self.begin - HOURS
+
+    @property
+    def last(self) -> int:
+        """The last minute that has samples."""
+        return self.begin + self.lasts + 20
+
+
+OUTAGE = Minute(ready=0, calls=0)
+GONE = Minute(ready=None, calls=0)
+SCENARIOS = {
+    "healthy": Scenario(set(), 0, Minute(), is_long=True),
+    "counter reset": Scenario(set(), 0, Minute(restarts=True), lasts=1),
+    "blip": Scenario(set(), 0, Minute(ready=0, failed=1.0), lasts=1),
+    "blip of metrics": Scenario(set(), 0, GONE, lasts=1),
+    "errors of callers": Scenario(set(), 0, Minute(failed=0.005, refused=0.005, unknown=0.3)),
+    "outage by day": Scenario({"TbotRelayOutage"}, 3, OUTAGE, is_long=True),
+    "outage by night": Scenario({"TbotRelayOutage"}, 3, OUTAGE, begin=NIGHT),
+    "outage with metrics": Scenario({"TbotRelayAbsent"}, 3 + HELD, GONE),
+    "one Collector": Scenario({"TbotRelayNotReady"}, 6, OUTAGE, relays=1),
+    "one Collector by night": Scenario({"TbotRelayNotReady"}, 6, OUTAGE, relays=1, begin=NIGHT),
+    "one relay gone": Scenario({"TbotRelayGone"}, 6, GONE, relays=1),
+    "one relay gone by night": Scenario({"TbotRelayGone"}, 6, GONE, relays=1, begin=NIGHT),
+    "proxy": Scenario({"TbotRelayNoCalls"}, 20, Minute(calls=0), is_long=True),
+    "slow": Scenario({"TbotRelaySlow"}, 6, Minute(slow=0.1)),
+    "failing": Scenario({"TbotRelayExportsFail", "TbotRelayUnavailable"}, 6, Minute(failed=0.2)),
+    "overload": Scenario({"TbotRelayRefuses"}, 6, Minute(refused=0.1)),
+    "old secret": Scenario({"TbotRelayUnknownSecret"}, 16, Minute(unknown=0.8)),
 }
-PROBLEMS: dict[str, dict[str, int | None]] = {
-    "TbotRelayAbsent": dict.fromkeys(HEALTHY),
-    "TbotRelayExportsFail": {EXPORTS + '{error_type="unavailable"}': 100},
-    "TbotRelayUnavailable": {
-        CALLS + '{http_response_status_code="503",error_type="unavailable"}': 50
-    },
-    "TbotRelayRefuses": {
-        CALLS + '{http_response_status_code="429",error_type="too_many_calls"}': 50
-    },
-    "TbotRelaySlow": {BUCKETS + '{http_response_status_code="200",le="0.5"}': 900},
-}
+
+
+def relay_series(number: int, scenario: Scenario) -> dict[str, list[str]]:
+    """The samples of a relay: calls by day and none by night, and the scenario's problem."""
+    totals: Counter[str] = Counter()
+    series: dict[str, list[str]] = {}
+    for minute in range(scenario.first, scenario.last):
+        age = minute - scenario.begin
+        state = Minute()
+        if number < scenario.relays and 0 <= age < scenario.lasts:
+            state = scenario.problem
+        if state.restarts:
+            totals = Counter(dict.fromkeys(totals, 0))
+        calls = state.calls if 8 <= minute // HOURS % 24 < 20 else 0
+        counts = {
+            (200, ""): calls * (1 - state.failed - state.refused - state.unknown),
+            (400, "400"): calls / 10,
+            (429, "too_large"): calls / 10,
+            (429, "too_many_calls"): calls * state.refused,
+            (503, "unavailable"): calls * state.failed,
+            (404, "unknown_secret"): calls * state.unknown,
+        }
+        accepted = counts[200, ""]
+        if state.ready is not None:
+            totals["tbot_otel_relay_ready"] = state.ready
+        for (status, reason), count in counts.items():
+            error = f',error_type="{reason}"' if reason else ""
+            totals[f'{CALLS}{{http_response_status_code="{status}"{error}}}'] += count  # type: ignore[assignment]  # a float
+        totals[EXPORTS] += accepted  # type: ignore[assignment]  # as above
+        totals[EXPORTS + '{error_type="unavailable"}'] += calls * state.failed  # type: ignore[assignment]  # as above
+        for bound, share in (("0.5", 1 - state.slow), ("2", 1.0), ("+Inf", 1.0)):
+            name = f'{BUCKETS}{{http_response_status_code="200",le="{bound}"}}'
+            totals[name] += accepted * share  # type: ignore[assignment]  # as above
+            # Calls that are not acknowledged may take long.
+            slow = name.replace("200", "503")
+            totals[slow] += calls * state.failed * (bound == "+Inf")  # type: ignore[assignment]  # as above
+        for name, total in totals.items():
+            sample = (
+                f"{total:g}" if state.ready is not None or 0 <= age < HELD < scenario.lasts else "_"
+            )
+            series.setdefault(name, []).append(sample)
+    return series
+
+
+def with_instance(name: str, number: int) -> str:
+    """The name of a series with the label of its relay."""
+    metric, _, labels = name.removesuffix("}").partition("{")
+    return f'{metric}{{instance="{number}",{labels}}}'.replace(",}", "}")
+
+
+def scenario_test(scenario: Scenario) -> dict[str, Any]:
+    """The test of a scenario, for promtool."""
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    ever = 'count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[2d]))'
+    expected = [
+        {"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(scenario.alerts)
+    ]
+
+    def check(expression: str, minute: int, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        eval_time = f"{minute - scenario.first}m"
+        return {"expr": expression, "eval_time": eval_time, "exp_samples": samples}
+
+    end = scenario.begin + scenario.lasts
+    checks = [check(ever, scenario.begin, [])]
+    if expected:
+        checks += [check(firing, scenario.begin + scenario.minutes, expected)]
+        checks += [check(firing, end - 1, expected)]
+        checks += [check(firing, end + 10, [])]
+    checks += [check(ever, scenario.last - 1, expected)]
+    return {
+        "interval": "1m",
+        "input_series": [
+            {"series": with_instance(name, number), "values": " ".join(values)}
+            for number in range(3)
+            for name, values in relay_series(number, scenario).items()
+        ],
+        "promql_expr_test": checks,
+    }
 
 
 @needs_promtool
-@pytest.mark.parametrize("alert", [None, *PROBLEMS])
-def test_alerts(alert: str | None, tmp_path: Path) -> None:
-    """Each alert fires because of its problem, and no other does."""
-    counts = {**HEALTHY, **(PROBLEMS[alert] if alert else {})}
-    series = [
-        {"series": name, "values": f"0+{count}x30"}
-        for name, count in counts.items()
-        if count is not None
-    ]
-    firing = [
-        'ALERTS{{alertstate="firing",alertname="{alert}",severity="{labels[severity]}"}}'.format(
-            **rule
-        )
-        for rule in RULES
-        if rule["alert"] == alert
-    ]
-    samples = [{"labels": labels, "value": 1} for labels in firing]
-    test = {
+def test_alerts(tmp_path: Path) -> None:
+    """Each problem fires its alert in time and for as long as it lasts, and no other alert."""
+    idle = {
         "interval": "1m",
-        "input_series": series,
+        "input_series": [
+            {"series": f'tbot_otel_relay_ready{{instance="{number}"}}', "values": "1x1500"}
+            for number in range(3)
+        ],
         "promql_expr_test": [
-            {"expr": 'ALERTS{alertstate="firing"}', "eval_time": "25m", "exp_samples": samples},
-            # None fires at once.
-            {"expr": 'ALERTS{alertstate="firing"}', "eval_time": "4m", "exp_samples": []},
+            {
+                "expr": 'count_over_time(ALERTS{alertstate="firing"}[2d])',
+                "eval_time": "1500m",
+                "exp_samples": [],
+            }
         ],
     }
+    tests = [idle, *map(scenario_test, SCENARIOS.values())]
     file = tmp_path / "tests.yaml"
-    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "tests": [test]}))
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "tests": tests}))
     run_promtool("test", "rules", str(file))
 
 
 def test_every_alert_is_tested() -> None:
-    """Each alert has a problem above."""
-    assert [rule["alert"] for rule in RULES] == [*PROBLEMS]
+    """Each alert has a scenario above."""
+    tested = set().union(*(scenario.alerts for scenario in SCENARIOS.values()))
+    assert {rule["alert"] for rule in RULES} == tested
 
 
 class Selector(NamedTuple):
@@ -180,6 +294,7 @@ def test_metrics_exist(official_binary: Path, tmp_path: Path) -> None:
     ):
         assert relay.report(new_session_id()) == (200, "")
         assert relay.post(bytes(5000))[:2] == (429, "resource_exhausted")
+        assert relay.post(b"", path=f"/unknown{PATH}")[0] == 404
         assert failing.report(new_session_id()) == (503, "unavailable")
         # The first exports may lack what comes later.
         wait_until(lambda: missing() == [])

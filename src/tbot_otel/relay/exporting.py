@@ -149,8 +149,10 @@ class ReportExporter:
 
     def _distrust(self, sets: set["Permitted"]) -> None:
         self._wary_until = time.monotonic() + WARY_SECONDS
-        for permitted in sets:
-            self._accepted.pop(permitted, None)
+        # If one was never accepted, it is the culprit.
+        if sets <= self._accepted.keys():
+            for permitted in sets:
+                del self._accepted[permitted]
 
     def probe(self) -> None:
         """Export no records, and set `problem`."""

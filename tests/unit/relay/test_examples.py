@@ -17,12 +17,13 @@ from support.relay_examples import (
 from tbot_otel import __version__
 from tbot_otel.relay.server import SHUTDOWN_TIMEOUT_SECONDS
 
-COLLECTOR_CONFIGS = {"counts.yaml", "edge.yaml", "gateway.yaml", "only-starts.yaml"}
+COLLECTOR_CONFIGS = {"counts.yaml", "edge.yaml", "gateway.yaml", "only-starts.yaml", "trial.yaml"}
 HOST_FILES = {
     "Containerfile",
     "alerts.yaml",
     "haproxy.cfg",
     "kubernetes.yaml",
+    "prometheus.yaml",
     "tbot-otel-relay.service",
 }
 
