@@ -704,6 +704,7 @@ def test_reload(tmp_path: Path) -> None:
         with concurrently(*[call_until_stopped] * 4) as calls:
             try:
                 relay.reload()
+                wait_until(lambda: serial_numbers[1] in {number for _, number in results})
             finally:
                 stop.set()
         for call in calls:

@@ -12,6 +12,7 @@ from support.messages import new_session_id
 from support.otlp import partial_success
 from support.relay_clients import exported_session_ids
 from support.standins import HTTPStandin, ReceivedRequest, Response
+from support.starts import permit
 from tbot_otel.connect import Report
 from tbot_otel.relay import exporting
 from tbot_otel.relay.exporting import ReportExporter
@@ -43,7 +44,7 @@ class PickyStandin(HTTPStandin):
 def report(version: str) -> Report:
     """A report of a version."""
     attributes = {**FULL_ATTRIBUTES, "tbot.version": version}
-    return Report(new_session_id(), time.time_ns(), attributes)
+    return Report(new_session_id(), time.time_ns(), permit(attributes))
 
 
 @pytest.fixture(name="standin")
@@ -145,5 +146,5 @@ def test_accepted_sets_are_bounded(
     monkeypatch.setattr(exporting, "MAX_ACCEPTED_SETS", 3)
     for number in (1, 2, 3, 1, 4):
         exporter.export([report(f"18.{number}.0")])
-    versions = [dict(attributes)["tbot.version"] for attributes in exporter._accepted]
+    versions = [permitted.attributes["tbot.version"] for permitted in exporter._accepted]
     assert versions == ["18.3.0", "18.1.0", "18.4.0"]
