@@ -22,7 +22,7 @@ SCRIPTS = sysconfig.get_path("scripts")
 FOREIGN_OPTIONS = {
     *("--branch", "--constraints", "--repo", "--repository"),
     *("--include-unreferenced", "--init", "--net", "--runs", "--session"),
-    *("--cacert", "--config", "--storage", "--web"),
+    *("--cacert", "--storage", "--web"),
 }
 
 
