@@ -340,6 +340,23 @@ def test_tbot_version_without_an_end(
         os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
+def test_tbot_version_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tbot version` gets no standard input, which could be without an end."""
+    path = install_tbot_script(tmp_path, "cat >/dev/null; echo Teleport v18.3.0")
+    monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
+    kept, (reader, writer) = os.dup(0), os.pipe()
+    os.dup2(reader, 0)
+    try:
+        assert main(["preview", "--daemon", "--json"]) == 0
+    finally:
+        os.dup2(kept, 0)
+        for fd in (kept, reader, writer):
+            os.close(fd)
+    assert record_attributes(capsys.readouterr().out)["tbot.version"] == "18.3.0"
+
+
 @pytest.mark.parametrize("dribble", ["", "while :; do echo; sleep 0.01; done"])
 def test_tbot_version_that_takes_too_long(
     dribble: str,
@@ -352,6 +369,7 @@ def test_tbot_version_that_takes_too_long(
     path = f"{install_tbot_script(tmp_path, script)}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
     monkeypatch.setattr(_start_options, "_TBOT_VERSION_TIMEOUT_SECONDS", 3.0)
+    monkeypatch.setattr(_start_options, "_MAX_TBOT_VERSION_BYTES", 10**9)
     assert main(["preview", "--json"]) == 0
     assert record_attributes(capsys.readouterr().out)["tbot.version"] == "_OTHER"
     with pytest.raises(ProcessLookupError):

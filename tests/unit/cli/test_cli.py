@@ -1057,6 +1057,17 @@ def test_path_that_is_not_printable(
     assert capsys.readouterr() == ("", line)
 
 
+def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that is interrupted ends silently, with the status of SIGINT."""
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status, "run", interrupt)
+    assert main(["status"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.usefixtures("opted_in")
 @pytest.mark.parametrize("words", [["emit", "--daemon", "--tbot-version=18.3.0"], ["status"]])
 def test_values_that_are_not_printable(

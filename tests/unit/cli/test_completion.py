@@ -37,6 +37,16 @@ def test_script_has_every_command_and_option(
     ] == []
 
 
+def test_files_are_completed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option and argument that names a file completes files."""
+    text = script("zsh", capsys)
+    options = re.findall(r"([a-z*-]+)[\[)}\"].*:_files\"$", text, re.MULTILINE)
+    assert sorted(options) == [
+        *("*", "*", "--config", "--config", "--log", "--output", "--output", "--path-secret-file"),
+        *("--record", "--record", "--tls-cert", "--tls-key"),
+    ]
+
+
 def test_without_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

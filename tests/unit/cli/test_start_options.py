@@ -86,6 +86,8 @@ def test_variables(
         "version: v2\nonboarding: {join_method: iam}\nx: \N{SNOWMAN}",
         "{onboarding: {join_method: iam}}",
         "onboarding:\n  join_method: iam\n",
+        # Its letters alone would be base64.
+        "x: 1\nonboarding: {join_method: iam}",
     ],
 )
 @pytest.mark.parametrize("form", ["plain", "base64", "lines of base64"])
