@@ -22,6 +22,7 @@ from tbot_otel import __version__
 from tbot_otel.cli import COMMANDS, emit, main, relay, status
 from tbot_otel.cli._parser import Parser
 from tbot_otel.otlp import environment, send
+from tbot_otel.registry import START
 from tbot_otel.run import launcher
 from tbot_otel.session import Start
 
@@ -963,6 +964,13 @@ def test_preview_as_text(
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}\)", "UUID)", printed.out)
     text = re.sub(r"(?<=sdk.version: Str\().*(?=\))", "X.Y.Z", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9} \+0000 UTC", "TIME", text)
+    given = {
+        "tbot.run_mode": "daemon",
+        "tbot.version": "18.3.0",
+        "tbot.join_type": "iam",
+        "tbot.helper": KNOWN_HELPER,
+        "tbot.helper_version": "2.1.2",
+    }
     host = re.findall(r"^     -> (?:os\.type|host\.arch): Str\(\w+\)$", text, re.MULTILINE)
     assert text.splitlines() == [
         "Resource attributes:",
@@ -978,15 +986,11 @@ def test_preview_as_text(
         "EventName: tbot.start",
         "Body: Empty()",
         "Attributes:",
-        "     -> tbot.run_mode: Str(daemon)",
-        "     -> tbot.version: Str(18.3.0)",
-        "     -> tbot.join_type: Str(iam)",
-        f"     -> tbot.helper: Str({KNOWN_HELPER})",
-        "     -> tbot.helper_version: Str(2.1.2)",
-        "     -> tbot.destinations_other: Int(0)",
-        "     -> tbot.destinations_database: Int(0)",
-        "     -> tbot.destinations_kubernetes: Int(0)",
-        "     -> tbot.destinations_application: Int(0)",
+        *(
+            f"     -> {item.name}: "
+            + ("Int(0)" if item.type == "int" else f"Str({given.get(item.name, '')})")
+            for item in START.attributes
+        ),
     ]
 
 
