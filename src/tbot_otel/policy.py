@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-EXPECTED_HELPER = "expected a name of the form that docs/events.md describes"
+EXPECTED_HELPER = "expected a name of letters, digits, - _ / and one :, at most 64"
 """What a helper's name must be, so that it can be allowed."""
 
 _HELPER = next(attribute for attribute in START.attributes if attribute.name == "tbot.helper")

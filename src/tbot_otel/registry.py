@@ -35,7 +35,7 @@ _NUMBER = "(?:0|[1-9][0-9]?)"
 _STAGE = rf"-(?:alpha|beta|rc|dev)(?:\.{_NUMBER})?"
 # No tbot before version 12 reports its starts.
 _VERSION = rf"(?:1[2-9]|[2-9][0-9])\.{_NUMBER}\.{_NUMBER}(?:{_STAGE})?"
-# A version's tail can name a person. A fourth number would make an IP address of it.
+# The tail of a version can be a name, or a fourth number that makes an IP address.
 _VERSION_TAIL = r"(?:[-+].*|(?<=[a-z])\..*)?"
 # No dot or @ (host names, IP addresses, e-mail), at most three digits, fewer than 12 hexadecimal
 # digits in a row (account numbers, UUIDs, hashes), no six pairs of them (MAC addresses).

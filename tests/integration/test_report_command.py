@@ -22,6 +22,7 @@ import pytest
 from support.collectors import Collector, Official
 from support.otlp_files import Shape, compress_zstd, make_start, to_line, write_starts
 from support.processes import BASE_ENVIRON, WAIT_SECONDS, run_python, wait_until
+from tbot_otel.policy import EXPECTED_HELPER
 from tbot_otel.report.otlp_json import MAX_LINE_OBJECTS
 from tbot_otel.report.reader import MAX_LINE_BYTES
 
@@ -65,7 +66,7 @@ def private(tmp_path: Path) -> Path:
         ),
         (
             ["starts.jsonl", "--allow-helper", f"{SECRET}.example"],
-            "argument --allow-helper: expected a name of the form that docs/events.md describes",
+            f"argument --allow-helper: {EXPECTED_HELPER}",
         ),
         (["missing.jsonl"], "missing.jsonl: No such file or directory"),
         (["starts.jsonl", "missing.jsonl"], "missing.jsonl: No such file or directory"),

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if problem and not consent:
         problems.append(problem)
     problems += _checks.find_likely_mistakes(settings)
-    told, run_reason = launcher.decide(consent)
+    told, run_reason = launcher.choose_instruction(consent)
     forwards = told == launcher.ADDRESS and would_send
     relay_problem = problem or relay.find_problem()
     proxy = settings and settings.proxy

@@ -12,7 +12,7 @@ _LIBRARIES = ("grpc", "opentelemetry", "requests", "urllib3")
 
 
 class _ThreadFilter(logging.Filter):
-    """Hides the lines of a thread while that has a list for their levels."""
+    """Hides lines of threads inside `hidden_logs`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -25,10 +25,10 @@ EXIT_USAGE = 2
 EXIT_NOT_FOUND = 127
 EXIT_CANNOT_RUN = 126
 
+# What the command is told about its report: a forwarder's address, not to report, or nothing.
 ADDRESS = "address"
 OPT_OUT = "opt_out"
 NOTHING = "nothing"
-"""What the command is told about its report: see `decide`."""
 
 _BACKLOG = 64
 _STANDARD_STREAMS = (0, 1, 2)
@@ -81,7 +81,7 @@ def launch(command: list[str], options: Options) -> int:
     try:
         _restore_locale()
         consent = OptInSampler().should_sample()
-        told, reason = decide(consent)
+        told, reason = choose_instruction(consent)
         if options.dry_run and not consent:
             write_line(f"--dry-run has nothing to show: {reason}")
         if told == ADDRESS:
@@ -145,8 +145,8 @@ def _original_lc_ctype() -> str | None:
     return None
 
 
-def decide(consent: Consent) -> tuple[str, str]:
-    """Decide what the command is told, and return that and the reason. This changes nothing.
+def choose_instruction(consent: Consent) -> tuple[str, str]:
+    """Return what the command is told, and the reason. This changes nothing.
 
     Args:
         consent: The consent as it is now.
@@ -242,7 +242,7 @@ def _start_forwarder(options: Options) -> None:
     """
     import _socket
 
-    # The command must find a closed standard stream closed, so no descriptor may take its number.
+    # If a standard stream is closed, the command must find it closed: keep off its descriptor.
     null_fd = os.open(os.devnull, os.O_RDWR)
     while null_fd in _STANDARD_STREAMS:
         null_fd = os.open(os.devnull, os.O_RDWR)

@@ -889,7 +889,7 @@ def test_helper_that_cannot_be_allowed(
 ) -> None:
     """A name that cannot be allowed is a usage error."""
     assert exit_status(command, f"--allow-helper={name}") == 2
-    expected = "expected a name of the form that docs/events.md describes"
+    expected = "expected a name of letters, digits, - _ / and one :, at most 64"
     line = f"tbot-otel {command}: argument --allow-helper: {expected}\n"
     assert capsys.readouterr() == ("", line)
 

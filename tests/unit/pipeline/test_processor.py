@@ -212,7 +212,7 @@ def test_invalid_allowed_helpers(allowed: Any, caplog: pytest.LogCaptureFixture)
     exporter = TbotLogExporter(make_in_memory_exporter(), allowed_helpers=allowed)
     (message,) = caplog.messages
     assert message == (
-        "allowed_helpers: expected a name of the form that docs/events.md describes; "
+        "allowed_helpers: expected a name of letters, digits, - _ / and one :, at most 64; "
         "others are ignored"
     )
     provider = make_provider(SimpleLogRecordProcessor(exporter))
