@@ -10,8 +10,10 @@ import time
 from _thread import start_new_thread
 
 from tbot_otel.consent import OptInSampler
+from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.forking import importing
 from tbot_otel.otlp import environment
+from tbot_otel.otlp.settings import Settings, read_settings
 from tbot_otel.registry import SCHEMA_URL, START
 from tbot_otel.session import Outcome, Start, Status
 
@@ -152,27 +154,51 @@ def _is_enabled(logger: "Logger") -> bool:
     )
 
 
+def _exporter_of_now() -> "Callable[[], LazyExporter]":
+    result: Settings | ExporterConfigurationError
+    try:
+        result = read_settings()
+    except ExporterConfigurationError as error:
+        result = error
+
+    def get_settings() -> Settings:
+        if isinstance(result, ExporterConfigurationError):
+            raise result
+        return result
+
+    def build() -> "LazyExporter":
+        from tbot_otel.otlp.exporter import LazyExporter
+
+        return LazyExporter(get_settings)
+
+    return build
+
+
 def pending_starts() -> list[Start]:
     """Return the starts that are being sent."""
     return list(_sender.pending)
 
 
 def submit(
-    permitted: "Permitted", start: Start, build_exporter: "Callable[[], LazyExporter]"
+    permitted: "Permitted",
+    start: Start,
+    build_exporter: "Callable[[], LazyExporter] | None" = None,
 ) -> None:
     """Send a start in the background.
 
     Args:
         permitted: What policy permitted of it.
         start: The start, which gets the outcome.
-        build_exporter: Builds the exporter that sends it. It is called in the background.
+        build_exporter: Builds the exporter that sends it, in the background. By default, it has the
+            settings of now: programs change the variables later, for exporters of their own.
     """
+    build = build_exporter or _exporter_of_now()
 
     def send() -> None:
         with importing():
             from tbot_otel.pipeline.record import PermittedRecord
 
-            exporter = build_exporter()
+            exporter = build()
         start.settle(exporter.send([PermittedRecord(permitted, start)]))
         exporter.shutdown()
 

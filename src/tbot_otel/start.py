@@ -12,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
 
-    from tbot_otel.otlp.exporter import LazyExporter
     from tbot_otel.policy import Permitted
 
     _Task = tuple[Permitted, Start, LoggerProvider | None]
@@ -82,15 +81,8 @@ def _submit_tasks() -> None:
             return
         try:
             if provider is None:
-                sender.submit(permitted, start, _build_exporter)
+                sender.submit(permitted, start)
             else:
                 sender.submit_to(provider, permitted, start)
         except Exception as error:  # noqa: BLE001 - the next start must be sent
             start.fail(error)
-
-
-def _build_exporter() -> "LazyExporter":
-    from tbot_otel.otlp.exporter import LazyExporter
-    from tbot_otel.otlp.settings import read_settings
-
-    return LazyExporter(read_settings)

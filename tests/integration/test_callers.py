@@ -168,3 +168,31 @@ def test_hanging_provider() -> None:
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
         )
     assert done.stdout.split() == ["DELIVERED", "PENDING"], done.stderr
+
+
+CHANGED_LATER = """
+record()
+# As a vendor's distribution does.
+for name in ("ENDPOINT", "LOGS_ENDPOINT"):
+    os.environ[f"OTEL_EXPORTER_OTLP_{name}"] = sys.argv[1]
+os.environ["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=vendor"
+os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = sys.argv[2]
+print(sessions[0].flush(30).status.name)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_variables_that_change_later(protocol: str) -> None:
+    """Where a start is sent, and with which headers, is decided when it is recorded."""
+    with accepting_standin(protocol) as collector, accepting_standin("http/protobuf") as vendor:
+        done = run_python(
+            *("-c", PRELUDE + CHANGED_LATER, vendor.endpoint, "http/protobuf"),
+            timeout=60,
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        )
+    assert done.stdout.split() == ["DELIVERED"], done.stderr
+    (request,) = collector.requests
+    assert "authorization" not in {name.lower() for name in request.headers}
+    assert vendor.requests == []
