@@ -17,7 +17,6 @@ NAVIGATION = {
     "Use": [
         "docs/reference",
         "docs/run",
-        "docs/status",
         "docs/pipelines",
         "docs/relay",
         "docs/report",

@@ -12,7 +12,7 @@ Exit status: 0 = it would be sent; 1 = the check failed; 2 = a usage error, or
 the output cannot be written; 3 = it would not be sent.
 
 What each line means:
-https://github.com/tbot-otel/tbot-otel/blob/main/docs/status.md
+https://github.com/tbot-otel/tbot-otel/blob/main/docs/reference.md#status
 """
 
 import argparse
