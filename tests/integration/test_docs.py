@@ -18,11 +18,12 @@ from tbot_otel.cli import COMMANDS
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sysconfig.get_path("scripts")
-# Options of nox, the benchmarks, Docker, Weaver, unshare and other tools.
+# Options of nox, Docker, Weaver, curl, systemd-run and other tools.
 FOREIGN_OPTIONS = {
     *("--branch", "--constraints", "--repo", "--repository"),
-    *("--include-unreferenced", "--init", "--net", "--runs", "--session"),
+    *("--include-unreferenced", "--init", "--session"),
     *("--cacert", "--storage", "--web"),
+    *("--collect", "--pipe", "--property", "--quiet", "--setenv", "--wait"),
 }
 
 

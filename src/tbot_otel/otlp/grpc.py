@@ -9,6 +9,7 @@ import grpc
 from grpc import ChannelCredentials, Compression, RpcError, StatusCode
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
+from opentelemetry.exporter.otlp.proto.grpc.version import __version__
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 
@@ -181,8 +182,12 @@ def _target(settings: "Settings") -> str:
 
 
 def _channel_options(settings: "Settings") -> tuple[tuple[str, Any], ...]:
-    # By default, gRPC waits up to two minutes before it tries a Collector again.
-    options: list[tuple[str, Any]] = [("grpc.max_reconnect_backoff_ms", 1000)]
+    options: list[tuple[str, Any]] = [
+        # As the official exporter says it.
+        ("grpc.primary_user_agent", f"OTel-OTLP-Exporter-Python/{__version__}"),
+        # By default, gRPC waits up to two minutes before it tries a Collector again.
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
     proxy = settings.proxy
     if proxy is None:
         return *options, ("grpc.enable_http_proxy", 0)
