@@ -227,6 +227,7 @@ def test_path_secret(tmp_path: Path) -> None:
     """With a secret, only the path with it accepts reports. No response or log repeats it."""
     secret = "a-Secret_of-16-or-more"
     (tmp_path / "secret").write_text(f"{secret}\n")
+    (tmp_path / "secret").chmod(0o604)
     options = ("--path-secret-file", str(tmp_path / "secret"))
     with (
         HTTPStandin(Response()) as standin,
@@ -241,6 +242,8 @@ def test_path_secret(tmp_path: Path) -> None:
         assert relay.post(REPORT, path=f"/{secret}{PATH}") == (200, "", "")
         assert relay.get("/healthz") == (200, "ok")
         assert secret not in relay.output()
+        readable = "WARNING: --path-secret-file: other users of this machine can read it"
+        assert relay.output().count(readable) == 1
 
 
 def test_no_path_secret(relay: Relay) -> None:
@@ -679,6 +682,7 @@ def test_reload(tmp_path: Path) -> None:
     old, new = SECRETS
     serial_numbers = [write_certificate(tmp_path, authority)]
     secret_file.write_text(f"{old}\n")
+    secret_file.chmod(0o640)
     options = [f"--path-secret-file={secret_file}"]
     options += [f"--tls-cert={tmp_path / 'cert'}", f"--tls-key={tmp_path / 'key'}"]
     stop = threading.Event()
@@ -699,6 +703,7 @@ def test_reload(tmp_path: Path) -> None:
         secret_file.write_text("short\n")
         relay.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "reload failed, keeping the old secrets" in relay.output())
+        assert "other users" not in relay.output()
         secret_file.write_text(f"{old}\n{new}\n")
         serial_numbers.append(write_certificate(tmp_path, authority))
         with concurrently(*[call_until_stopped] * 4) as calls:

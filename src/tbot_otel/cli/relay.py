@@ -144,10 +144,14 @@ def _resolve_address(host: str, port: int) -> str:
 
 
 def _read_prefixes(path: str | None) -> list[str]:
+    import logging
+    import stat
+
     if path is None:
         return [""]
     try:
         with open(path, encoding="ascii") as file:
+            is_readable_by_others = os.fstat(file.fileno()).st_mode & stat.S_IROTH
             secrets = file.read().split("\n")
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or "expected ASCII"
@@ -156,5 +160,9 @@ def _read_prefixes(path: str | None) -> list[str]:
     if not secrets or not all(re.fullmatch("[A-Za-z0-9_-]{16,256}", secret) for secret in secrets):
         raise OptionError(
             "--path-secret-file: expected lines of 16 to 256 of A-Z, a-z, 0-9, _ and -"
+        )
+    if is_readable_by_others:
+        logging.getLogger("tbot_otel.relay").warning(
+            "--path-secret-file: other users of this machine can read it"
         )
     return [f"/{secret}" for secret in secrets]
