@@ -11,19 +11,15 @@ import json
 import logging
 import re
 import shlex
-import socketserver
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import grpc
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import requests
@@ -50,6 +46,7 @@ from opentelemetry.trace import (
 from support.fuzzing import examples
 from support.otlp import PROTOCOLS
 from support.processes import free_port, run_python
+from support.standins import ReceivedRequest, Response, accepting_standin
 from tbot_otel import (
     InvalidEventError,
     StartEvent,
@@ -62,24 +59,22 @@ from tbot_otel.cli import main
 from tbot_otel.registry import OTHER, RESOURCE, SCHEMA_URL, START
 
 
-class ReceivedRequest(NamedTuple):
-    """A request as received: the bytes before its body, and the body."""
-
-    head: bytes
-    body: bytes
-
-
 class RecordingServer:
-    """A server on loopback that keeps each request, and sets a cookie in its responses."""
+    """A Collector on loopback that keeps each request, and over HTTP sets a cookie.
+
+    Args:
+        protocol: The protocol.
+    """
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
-        self.port = 0
-        self._received: list[ReceivedRequest] = []
+        self.standin = accepting_standin(protocol, Response(headers={"Set-Cookie": "id=1; Path=/"}))
+        self.port = self.standin.port
 
     def take_received(self) -> list[ReceivedRequest]:
         """Return the requests since the last call."""
-        received, self._received = self._received, []
+        received = [*self.standin.requests]
+        self.standin.requests.clear()
         return received
 
     @property
@@ -87,75 +82,25 @@ class RecordingServer:
         """The variables of a process that has opted in and sends to this server."""
         return {
             "TELEPORT_ANONYMOUS_TELEMETRY": "1",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.standin.endpoint,
             "OTEL_EXPORTER_OTLP_PROTOCOL": self.protocol,
         }
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator["RecordingServer"]:
-        """Serve until the block ends."""
-        with self._grpc() if self.protocol == "grpc" else self._http():
-            yield self
-
-    @contextlib.contextmanager
-    def _http(self) -> Iterator[None]:
-        outer = self
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                while line := self.rfile.readline():
-                    head = line
-                    while line not in (b"\r\n", b""):
-                        line = self.rfile.readline()
-                        head += line
-                    length = re.search(rb"(?i)\ncontent-length: ([0-9]+)", head)
-                    body = self.rfile.read(int(length[1]) if length else 0)
-                    outer._received.append(ReceivedRequest(head, body))
-                    self.wfile.write(
-                        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: id=1; Path=/\r\n\r\n"
-                    )
-
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
-            self.port = int(server.server_address[1])
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-            try:
-                yield
-            finally:
-                server.shutdown()
-
-    @contextlib.contextmanager
-    def _grpc(self) -> Iterator[None]:
-        def export(body: bytes, context: Any) -> bytes:
-            metadata = context.invocation_metadata()
-            head = "".join(f"{entry.key}: {entry.value}\r\n" for entry in metadata)
-            self._received.append(ReceivedRequest(head.encode(), body))
-            return b""
-
-        server = grpc.server(ThreadPoolExecutor(2))
-        service = "opentelemetry.proto.collector.logs.v1.LogsService"
-        methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-        self.port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield
-        finally:
-            server.stop(0).wait()
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
 def server(request: pytest.FixtureRequest) -> Iterator[RecordingServer]:
     """A server for each protocol."""
-    with RecordingServer(request.param).running() as running:
-        yield running
+    server = RecordingServer(request.param)
+    with server.standin:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def http_server() -> Iterator[RecordingServer]:
     """A server for the default protocol."""
-    with RecordingServer("http/protobuf").running() as running:
-        yield running
+    server = RecordingServer("http/protobuf")
+    with server.standin:
+        yield server
 
 
 @contextlib.contextmanager
@@ -364,7 +309,7 @@ def assert_absent(secrets: object, *texts: bytes | str) -> None:
 def assert_one_record_sent(server: RecordingServer, secrets: object) -> ParsedRequest:
     """Check that one record and none of the secrets was received, and return it."""
     (received,) = server.take_received()
-    assert_absent(secrets, *received)
+    assert_absent(secrets, received.head, received.body)
     return parse_request(received)
 
 
@@ -1100,4 +1045,4 @@ def test_search_can_fail(http_server: RecordingServer) -> None:
     (received,) = http_server.take_received()
     for secret in secrets:
         with pytest.raises(AssertionError):
-            assert_absent(secret, *received)
+            assert_absent(secret, received.head, received.body)

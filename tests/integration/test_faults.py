@@ -303,32 +303,6 @@ def test_flush(
         assert session.flush(WAIT_SECONDS).status is Status.FAILED
 
 
-WITHDRAWALS = {
-    "TELEPORT_ANONYMOUS_TELEMETRY": "0",
-    "OTEL_SDK_DISABLED": "true",
-    "DO_NOT_TRACK": "1",
-}
-
-
-@pytest.mark.parametrize("variable", WITHDRAWALS)
-def test_consent_withdrawn(
-    variable: str, choose_collector: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When consent is withdrawn, a start that waits behind another one is not sent."""
-    with HTTPStandin(Response(delay=1)) as collector:
-        choose_collector("http/protobuf", collector.endpoint)
-        sending = record_start(EVENT)
-        wait_until(lambda: collector.requests)
-        waiting = record_start(EVENT)
-        monkeypatch.setenv(variable, WITHDRAWALS[variable])
-        refusal = waiting.flush(WAIT_SECONDS)
-    assert sending.flush(0).status is Status.DELIVERED
-    assert refusal.status is Status.REFUSED
-    assert refusal.reason.startswith(variable)
-    (request,) = collector.requests
-    assert sending.id.encode() in request.body
-
-
 MANY_STARTS_SCRIPT = """
 from tbot_otel import StartEvent, record_start
 sessions = [record_start(StartEvent(run_mode="daemon", version="18.3.0")) for _ in range(65)]
@@ -493,7 +467,7 @@ print(parent.flush(30))
     ("when", "module"),
     [
         ("at once", ""),
-        ("importing", "tbot_otel.pipeline.exporter"),
+        ("importing", "tbot_otel.otlp.exporter"),
         ("importing", "opentelemetry.exporter.otlp.proto.http"),
         ("delivered", ""),
     ],

@@ -8,13 +8,9 @@ import contextlib
 import datetime as dt
 import http
 import json
-import socket
-import socketserver
 import ssl
-import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,45 +61,10 @@ class Fault(NamedTuple):
 
 
 @contextlib.contextmanager
-def responding(*responses: Response) -> Iterator[Fault]:
+def responding(*responses: Response, host: str = "127.0.0.1") -> Iterator[Fault]:
     """A Collector that gives these responses."""
-    with HTTPStandin(*responses) as collector:
+    with HTTPStandin(*responses, host=host) as collector:
         yield Fault(collector.endpoint, lambda: len(collector.requests))
-
-
-@contextlib.contextmanager
-def raw_collector(host: str, response: bytes, *, resets: bool = False) -> Iterator[Fault]:
-    """A Collector that sends these bytes, and then ends or resets the connection."""
-    requests: list[bytes] = []
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            length = 0
-            while (line := self.rfile.readline()) not in (b"\r\n", b""):
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-            requests.append(self.rfile.read(length))
-            self.request.sendall(response)
-            if resets:
-                self.request.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", True, 0)
-                )
-
-    class Server(socketserver.ThreadingTCPServer):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-        def shutdown_request(self, request: object) -> None:
-            """Close without the end of the stream, which would come before a reset."""
-            assert isinstance(request, socket.socket)
-            request.close()
-
-    with Server((host, 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        name = f"[{host}]" if ":" in host else host
-        try:
-            yield Fault(f"http://{name}:{server.server_address[1]}", lambda: len(requests))
-        finally:
-            server.shutdown()
 
 
 @contextlib.contextmanager
@@ -184,13 +145,13 @@ WAITING = ("PENDING", "PENDING", "503 unavailable", "503 unavailable")
 # What `record_start` answers alone.
 SENT = ("DELIVERED",)
 NOT_SENT = ("FAILED",)
-HALF_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n\n"
+HALF_RESPONSE = Response(body=b"\n", headers={"Content-Length": "10"}, resets=True)
 FAULTS: dict[
     str, tuple[Callable[[Path], contextlib.AbstractContextManager[Fault]], tuple[str, ...]]
 ] = {
     "429": (lambda _: responding(Response(429)), NOT_SENT),
     "503": (lambda _: responding(Response(503)), FAILED),
-    "reset": (lambda _: raw_collector("127.0.0.1", HALF_RESPONSE, resets=True), NOT_SENT),
+    "reset": (lambda _: responding(HALF_RESPONSE), NOT_SENT),
     "certificate expired": (lambda folder: certified(folder, "localhost", days=-1), NOT_SENT),
     "certificate of another name": (
         lambda folder: certified(folder, "x.invalid", days=1),
@@ -200,7 +161,7 @@ FAULTS: dict[
     "proxy": (lambda _: proxied(is_up=True), DELIVERED),
     "proxy is down": (lambda _: proxied(is_up=False), NOT_SENT),
     "IPv6": (
-        lambda _: raw_collector("::1", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+        lambda _: responding(Response(headers={"Connection": "close"}), host="::1"),
         SENT,
     ),
     "clock jumps ahead": (lambda _: jumping_clock(1), WAITING),
@@ -412,9 +373,10 @@ import multiprocessing, sys
 from tbot_otel import StartEvent, record_start
 def record():
     record_start(StartEvent(run_mode="daemon", version="18.3.0"))
+    from tbot_otel import sender
+    sender.EXIT_TIMEOUT_SECONDS = 60
     sys.exit(7)
 if __name__ == "__main__":
-    from tbot_otel import sender
     for method in ("spawn", "forkserver"):
         child = multiprocessing.get_context(method).Process(target=record)
         child.start()

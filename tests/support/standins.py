@@ -4,16 +4,21 @@ import contextlib
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from typing import Any, NamedTuple, Self
 
 import grpc
 
 from support.processes import WAIT_SECONDS, free_port
+
+
+TLS = b"\x16"
+"""The first byte of a connection over TLS."""
 
 
 class Response(NamedTuple):
@@ -26,6 +31,8 @@ class Response(NamedTuple):
     """In seconds."""
     closes: bool = False
     """Whether the connection is closed afterwards, without a header that says so."""
+    resets: bool = False
+    """Whether the connection is reset afterwards."""
 
 
 class ReceivedRequest(NamedTuple):
@@ -36,27 +43,16 @@ class ReceivedRequest(NamedTuple):
     body: bytes
     arrived_at: int
     """In nanoseconds since 1970-01-01 UTC."""
+    head: bytes
+    """The bytes before the body; over gRPC, the metadata in the same form."""
 
 
-class StandinServer:
-    """The base of HTTP stand-ins: it serves until the block ends."""
-
-    _server: ThreadingHTTPServer
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class HTTPStandin(StandinServer):
+class HTTPStandin:
     """An HTTP server that gives these responses in turn, and repeats the last one.
 
     Args:
         responses: The responses.
+        host: The address that it listens on.
         tls: The server's TLS settings; None for plain text.
         on_request: Called after a request has arrived, before the response.
     """
@@ -64,6 +60,7 @@ class HTTPStandin(StandinServer):
     def __init__(
         self,
         *responses: Response,
+        host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
         on_request: Callable[[], None] | None = None,
     ) -> None:
@@ -73,45 +70,71 @@ class HTTPStandin(StandinServer):
         standin = self
         lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def setup(self) -> None:
-                super().setup()
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
                 standin.connection_count += 1
+                # The client may fail the handshake of TLS, or close the connection.
+                with contextlib.suppress(OSError):
+                    while self.respond():
+                        pass
 
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            def respond(self) -> bool:
+                """Respond to a request, and return whether another one may follow."""
+                head = b"" if self.rfile.peek(1)[:1] == TLS else self.rfile.readline()
+                if b" HTTP/1." not in head:
+                    self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                    return False
+                while not head.endswith(b"\r\n\r\n"):
+                    if not (line := self.rfile.readline()):
+                        return False
+                    head += line
+                first, *lines = head.decode("latin-1").splitlines()
+                fields = (line.partition(":") for line in lines if line)
+                headers = {name.lower(): value.strip() for name, _, value in fields}
+                body = self.rfile.read(int(headers.get("content-length", 0)))
                 with lock:
-                    headers = {name.lower(): value for name, value in self.headers.items()}
-                    request = ReceivedRequest(self.path, headers, body, time.time_ns())
+                    path = first.split()[1]
+                    request = ReceivedRequest(path, headers, body, time.time_ns(), head)
                     standin.requests.append(request)
                     response = standin.choose_response(request)
                 if on_request is not None:
                     on_request()
                 time.sleep(response.delay)
-                self.send_response(response.status)
-                for name, value in response.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(response.body)))
-                self.end_headers()
-                self.wfile.write(response.body)
-                self.close_connection = self.close_connection or response.closes
+                sent = {"Content-Length": str(len(response.body)), **response.headers}
+                lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+                lines += [f"{name}: {value}" for name, value in sent.items()]
+                self.wfile.write("\r\n".join([*lines, "", ""]).encode() + response.body)
+                if response.resets:
+                    linger = struct.pack("ii", True, 0)
+                    self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    # The server would end the stream before it closes the socket.
+                    self.rfile.close()
+                    self.request.close()
+                ends = {headers.get("connection"), sent.get("Connection")}
+                return not (response.closes or response.resets or "close" in ends)
 
-            do_GET = do_POST  # noqa: N815 - the name that the server calls
+        class Server(socketserver.ThreadingTCPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            daemon_threads = True
+            request_queue_size = 64
 
-            def log_message(self, *_: object) -> None:
-                """Write nothing to stderr."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = Server((host, 0), Handler)
+        self.port = int(self._server.server_address[1])
+        self.endpoint = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         if tls is not None:
             # The handshake happens on the connection's own thread.
             self._server.socket = tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-            self.endpoint = f"https://localhost:{self._server.server_port}"
+            self.endpoint = f"https://localhost:{self.port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
     def choose_response(self, _: ReceivedRequest) -> Response:
         """Return the response to a request."""
@@ -135,7 +158,8 @@ class GRPCStandin:
         def respond(request: bytes, context: Any) -> bytes:
             with lock:
                 metadata = dict(context.invocation_metadata())
-                self.requests.append(ReceivedRequest("", metadata, request, time.time_ns()))
+                head = "".join(f"{name}: {value}\r\n" for name, value in metadata.items()).encode()
+                self.requests.append(ReceivedRequest("", metadata, request, time.time_ns(), head))
                 code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
             if on_request is not None:
                 on_request()
@@ -151,11 +175,11 @@ class GRPCStandin:
             handlers=[grpc.method_handlers_generic_handler(service, handlers)],
         )
         if credentials is None:
-            port = self._server.add_insecure_port("127.0.0.1:0")
-            self.endpoint = f"http://127.0.0.1:{port}"
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
+            self.endpoint = f"http://127.0.0.1:{self.port}"
         else:
-            port = self._server.add_secure_port("127.0.0.1:0", credentials)
-            self.endpoint = f"https://localhost:{port}"
+            self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            self.endpoint = f"https://localhost:{self.port}"
 
     def __enter__(self) -> Self:
         self._server.start()
@@ -165,9 +189,12 @@ class GRPCStandin:
         self._server.stop(None).wait(10)
 
 
-def accepting_standin(protocol: str) -> HTTPStandin | GRPCStandin:
-    """A stand-in that accepts every export over a protocol."""
-    return GRPCStandin() if protocol == "grpc" else HTTPStandin(Response())
+def accepting_standin(
+    protocol: str,
+    response: Response = Response(),  # noqa: B008 - never changed
+) -> HTTPStandin | GRPCStandin:
+    """A stand-in that accepts every export over a protocol, over HTTP with this response."""
+    return GRPCStandin() if protocol == "grpc" else HTTPStandin(response)
 
 
 @contextlib.contextmanager
