@@ -16,7 +16,7 @@ import trustme
 from support.collectors import Collector, MakeCollector
 from support.credentials import install_credential_providers
 from support.otlp import HTTP_EXPORTER_RETRIES, PROTOCOLS, partial_success, received_records
-from support.processes import WAIT_SECONDS, run_python, wait_until
+from support.processes import WAIT_SECONDS, run_python
 from support.standins import UNREACHABLE_PORTS, GRPCStandin, HTTPStandin, Response, silent_port
 from support.starts import own_record, record_start_in_process
 from tbot_otel import Outcome, StartEvent, Status, TbotLogExporter, record_start

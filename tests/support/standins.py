@@ -16,7 +16,6 @@ import grpc
 
 from support.processes import WAIT_SECONDS, free_port
 
-
 TLS = b"\x16"
 """The first byte of a connection over TLS."""
 
@@ -80,8 +79,10 @@ class HTTPStandin:
 
             def respond(self) -> bool:
                 """Respond to a request, and return whether another one may follow."""
-                head = b"" if self.rfile.peek(1)[:1] == TLS else self.rfile.readline()
-                if b" HTTP/1." not in head:
+                head = self.rfile.read(1)
+                # TLS may have no end of a line.
+                head += b"" if head == TLS else self.rfile.readline()
+                if head and b" HTTP/1." not in head:
                     self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
                     return False
                 while not head.endswith(b"\r\n\r\n"):
