@@ -26,6 +26,15 @@ To have the newest versions of this table and no later ones:
 ```console
 $ uv pip install --constraints requirements/newest.txt 'tbot-otel[relay]'
 ```
+
+## Interpreters and platforms
+
+- **Fork.** A second thread sends a start, so CPython 3.12 and later warn at a fork at that time
+  (`DeprecationWarning`). The child can record and send starts of its own.
+- **Sub-interpreters** cannot send in the background: `record_start` is `FAILED`.
+- **`-X lazy_imports=all`** (CPython 3.15) breaks protobuf's generated modules: a start is `FAILED`.
+- **Free-threaded builds**: grpcio has no wheels for them.
+- **Alpine**: DuckDB has no wheel for musl, so the extra `report` does not install. The others do.
 """
 
 
