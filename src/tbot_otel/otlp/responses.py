@@ -170,7 +170,7 @@ def _count_rejected_in_json(body: bytes) -> int | None:
         message = json.loads(body)
         # Both names are valid (https://protobuf.dev/programming-guides/json/#json-options).
         partial = message.get("partialSuccess", message.get("partial_success"))
-        if partial is None and message.keys() - _PARTIAL_SUCCESS:
+        if message and not message.keys() & _PARTIAL_SUCCESS:
             return None
         partial = partial or {}
         rejected = partial.get("rejectedLogRecords", partial.get("rejected_log_records"))
