@@ -87,7 +87,7 @@ def test_variables(
         "{onboarding: {join_method: iam}}",
         "onboarding:\n  join_method: iam\n",
         # Its letters alone would be base64.
-        "x: 1\nonboarding: {join_method: iam}",
+        "x:\nonboarding: {join_method: iam}",
     ],
 )
 @pytest.mark.parametrize("form", ["plain", "base64", "lines of base64"])
