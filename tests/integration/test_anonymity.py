@@ -927,6 +927,7 @@ def test_credentials_of_an_endpoint(http_server: RecordingServer, command: list[
     http_server.take_received()
 
 
+LOGINS = ("", "a-user-name:a-password@")
 LOGGING_SCRIPT = """
 import logging, sys
 if sys.argv[1:]:
@@ -936,9 +937,14 @@ print(record_start(StartEvent(run_mode="daemon", version="18.3.0")).flush(30).st
 """
 
 
-@pytest.mark.parametrize("login", ["", "a-user-name:a-password@"], ids=["no login", "login"])
-@pytest.mark.parametrize("port", ["accepted", "refused"])
-@pytest.mark.parametrize("words", [[], ["debug"]], ids=["default logging", "debug logging"])
+@pytest.mark.parametrize(
+    ("words", "port", "login"),
+    [
+        *((["debug"], port, login) for port in ("accepted", "refused") for login in LOGINS),
+        ([], "refused", LOGINS[1]),
+    ],
+    ids=str,
+)
 def test_logs_of_libraries(
     server: RecordingServer, words: list[str], port: str, login: str
 ) -> None:

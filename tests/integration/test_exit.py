@@ -13,7 +13,7 @@ from support.otlp import received_records
 from support.processes import run_python
 from support.standins import HTTPStandin, Response, silent_port
 
-RUNS = 100 if LONG_PROFILE else 3
+RUNS = 100 if LONG_PROFILE else 1
 # Python 3.12.0 to 3.12.2 start none.
 STARTS_THREADS_AT_EXIT = sys.version_info[:2] != (3, 12)
 

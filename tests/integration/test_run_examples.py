@@ -213,7 +213,10 @@ def test_all() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLE_TABLE)
 def test_delivered(name: str, host: Host, collector: Collector) -> None:
-    """Each example starts tbot, reports its start, and exits with tbot's status."""
+    """Each example starts tbot, reports its start, and exits with tbot's status.
+
+    The examples that install tbot-otel install it with the extra `run`.
+    """
     read_steps, words = EXAMPLE_TABLE[name]
     done = host.run(*read_steps(host))
     assert done.returncode == 3
@@ -222,20 +225,25 @@ def test_delivered(name: str, host: Host, collector: Collector) -> None:
     assert (printed["words"], printed["answer"]) == (words, "ok")
     mode = "one-shot" if "--oneshot" in words else "daemon"
     assert collector.find(printed["session"]).attributes["tbot.run_mode"] == mode
+    if name in ("Containerfile", "workflow.yaml"):
+        (installed,) = host.installer_log.read_text().splitlines()
+        assert installed.startswith("install ")
+        assert installed.endswith(f" tbot-otel[run]=={__version__}")
 
 
 @pytest.mark.parametrize("name", ["tbot.service", "kubernetes.yaml", "Containerfile"])
-@pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PYTHONUTF8"])
-def test_isolated(name: str, variable: str, host: Host) -> None:
+def test_isolated(name: str, host: Host) -> None:
     """Variables for other Python programs do not change how tbot starts."""
     (host.folder / "sitecustomize.py").write_text("raise SystemExit(9)")
     read_steps, _ = EXAMPLE_TABLE[name]
     steps, environ = read_steps(host)
-    value = "x" if variable == "PYTHONUTF8" else str(host.folder)
+    folder = str(host.folder)
+    variables = {"PYTHONHOME": folder, "PYTHONPATH": folder, "PYTHONUTF8": "x"}
     # tbot is no Python program. Its stand-in here is one.
     tbot = host.folder / "bin" / "tbot"
-    tbot.write_text(tbot.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\nunset {variable}\n"))
-    done = host.run(steps[-1:], {**environ, variable: value})
+    unset = f"#!/bin/sh\nunset {' '.join(variables)}\n"
+    tbot.write_text(tbot.read_text().replace("#!/bin/sh\n", unset))
+    done = host.run(steps[-1:], environ | variables)
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout)["answer"] == "ok"
 
@@ -253,16 +261,6 @@ def test_refused(name: str, tmp_path: Path) -> None:
     printed = json.loads(done.stdout)
     assert (printed["words"], printed["answer"]) == (words, "none")
     assert collector.requests == []
-
-
-@pytest.mark.parametrize("name", ["Containerfile", "workflow.yaml"])
-def test_installed(name: str, host: Host) -> None:
-    """The examples that install tbot-otel install it with the extra `run`."""
-    read_steps, _ = EXAMPLE_TABLE[name]
-    host.run(*read_steps(host))
-    (words,) = host.installer_log.read_text().splitlines()
-    assert words.split()[0] == "install"
-    assert words.split()[-1] == f"tbot-otel[run]=={__version__}"
 
 
 def image_checkout_steps(host: Host) -> list[Step]:
