@@ -139,13 +139,6 @@ def test_negative_count(kind: str) -> None:
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("missing", ["run_mode", "version"])
-def test_required(missing: str) -> None:
-    """The run mode and the version are required."""
-    with pytest.raises(TypeError, match=missing):
-        StartEvent(**{name: value for name, value in FULL_FIELDS.items() if name != missing})
-
-
 def test_keywords_only() -> None:
     """An event does not take positional arguments."""
     with pytest.raises(TypeError, match="positional"):
