@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from tbot_otel.registry import EVENTS, MAX_COUNT, OTHER, START
+from tbot_otel.registry import ATTRIBUTES, EVENTS, MAX_COUNT, OTHER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 EXPECTED_HELPER = "expected a name of letters, digits, - _ / and one :, at most 64"
 """What a helper's name must be, so that it can be allowed."""
 
-_HELPER = next(attribute for attribute in START.attributes if attribute.name == "tbot.helper")
+_HELPER = ATTRIBUTES["tbot.helper"]
 _MISSING = object()
 
 

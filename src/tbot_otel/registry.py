@@ -367,3 +367,8 @@ RESOURCE = (
     ),
 )
 """Every attribute of a record's Resource."""
+
+ATTRIBUTES: "Mapping[str, Attribute]" = {
+    attribute.name: attribute for attribute in (*START.attributes, *RESOURCE)
+}
+"""Every attribute, by name."""

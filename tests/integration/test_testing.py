@@ -218,7 +218,7 @@ def test_record_start_with_consent() -> None:
         code = (
             f"os.environ.update({OPT_IN}='1', OTEL_EXPORTER_OTLP_ENDPOINT={collector.endpoint!r})"
         )
-        command = [sys.executable, "-c", f"import os\n{code}\n{SILENT_HELPER}"]
+        command = [sys.executable, "-c", f"import os\n{code}\n{SILENT_HELPER}session.flush(60)"]
         found = problems(command, env={OPT_IN: "0"})
     assert len(collector.requests) == 1
     assert f"socket: connect {collector.endpoint.removeprefix('http://')}" in found

@@ -18,6 +18,8 @@ from tbot_otel.cli import main
 from tbot_otel.connect import Request, parse_report
 from tbot_otel.pipeline import record
 from tbot_otel.run import forwarder
+from tbot_otel.run.delivery import Delivery
+from tbot_otel.run.waker import Waker
 
 pytestmark = pytest.mark.usefixtures("opted_in")
 
@@ -67,10 +69,10 @@ def send_with_emit() -> None:
 def send_with_run() -> None:
     """Send a report of tbot, as the forwarder does."""
     request = Request.from_binary(encode_request(encode_start(FULL_ATTRIBUTES)))
-    events = forwarder._Events(1)
+    waker = Waker(1)
     server: Any = forwarder._Forwarder.__new__(forwarder._Forwarder)
     server._record_file, server._dry_run = None, False
-    delivery = forwarder._Delivery(parse_report(request, NOW), events, server._build_exporter)
+    delivery = Delivery(parse_report(request, NOW), waker, server._build_exporter)
     assert delivery.attempt.wait(WAIT_SECONDS).status is Status.DELIVERED
 
 

@@ -8,7 +8,7 @@ import re
 from tbot_otel.cli._output import write_message
 from tbot_otel.errors import InvalidEventError
 from tbot_otel.policy import Permitted, Reason, Refused, decide, is_allowable_helper
-from tbot_otel.registry import OTHER, START
+from tbot_otel.registry import ATTRIBUTES, OTHER, START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ CONFIG_VARIABLE = "TBOT_CONFIG"
 _TBOT_VERSION_TIMEOUT_SECONDS = 5.0
 _MAX_TBOT_VERSION_BYTES = 65_536
 _TBOT_VERSION = re.compile(rb"^Teleport (?:[A-Za-z]+ )?v(\S+)\s", re.MULTILINE)
-_ATTRIBUTES = {attribute.name: attribute for attribute in START.attributes}
 
 
 def configure(parser: "Parser") -> None:
@@ -72,7 +71,7 @@ def configure(parser: "Parser") -> None:
 
 
 def _checked(name: str) -> "Callable[[str], str | int]":
-    attribute = _ATTRIBUTES[name]
+    attribute = ATTRIBUTES[name]
 
     def check(text: str) -> str | int:
         number = attribute.type == "int" and re.fullmatch("[0-9]{1,10}", text)
@@ -101,7 +100,7 @@ def read(options: argparse.Namespace) -> tuple[Permitted, list[str]]:
     Raises:
         BotConfigError: The file cannot be read or counted.
     """
-    given = {name: getattr(options, name, None) for name in _ATTRIBUTES}
+    given = {name: getattr(options, name, None) for name in ATTRIBUTES}
     given = {name: value for name, value in given.items() if value is not None}
     lines = []
     configuration = _read_configuration(options.config)

@@ -19,7 +19,7 @@ from connectrpc.server import ConnectWSGIApplication, EndpointSync
 
 from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, SubmitTbotEventResponse
 from tbot_otel.policy import Permitted, Refused, decide
-from tbot_otel.registry import RESOURCE, START
+from tbot_otel.registry import ATTRIBUTES, START
 from tbot_otel.session import blur_time
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ _EXPECTED_HEADERS = {
 
 # Newer agents may send other numbers.
 _RUN_MODES = {1: "one-shot", 2: "daemon"}
-_SESSION_ID = next(attribute for attribute in RESOURCE if attribute.name == "session.id")
+_SESSION_ID = ATTRIBUTES["session.id"]
 
 
 class Report:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tbot_otel.policy import Refused, decide
-from tbot_otel.registry import RESOURCE, START
+from tbot_otel.registry import ATTRIBUTES, START
 from tbot_otel.report import otlp_json
 from tbot_otel.report.document import NOT_REPORTED
 from tbot_otel.report.otlp_json import Unreadable
@@ -29,8 +29,7 @@ _CACHE_SIZE = 2**14
 _MAX_CACHED_BYTES = 2**12
 _SESSION_ID_BYTES = 36
 _OTHER_SESSION_ID = b"0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
-_RESOURCE = {attribute.name: attribute for attribute in RESOURCE}
-_match_session_id = re.compile(_RESOURCE["session.id"].pattern.encode()).fullmatch
+_match_session_id = re.compile(ATTRIBUTES["session.id"].pattern.encode()).fullmatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,7 +217,7 @@ class _EncodingParser:
 
 def _host(attributes: dict[str, object]) -> Values:
     return tuple(
-        str(_RESOURCE[name].admit(attributes[name])) if attributes.get(name) else NOT_REPORTED
+        str(ATTRIBUTES[name].admit(attributes[name])) if attributes.get(name) else NOT_REPORTED
         for name in ("os.type", "host.arch")
     )
 

@@ -10,9 +10,7 @@ import contextlib
 import gc
 import json
 import logging
-import math
 import os
-import select
 import signal
 import socket
 import sys
@@ -20,13 +18,14 @@ import threading
 import time
 from _thread import start_new_thread
 
-from tbot_otel import sender
 from tbot_otel.otlp.settings import printable_target, read_settings
-from tbot_otel.session import Outcome, Start, Status
+from tbot_otel.run.delivery import NEVER, Delivery
+from tbot_otel.run.waker import Waker
+from tbot_otel.session import Start, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
     from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -38,12 +37,6 @@ IDLE_TIMEOUT_SECONDS = 600.0
 LINGER_SECONDS = 1.0
 """How long it still responds after a delivered report, or after tbot has exited."""
 
-# Where the system cannot tell that tbot has exited.
-_POLL_INTERVAL_SECONDS = 0.1
-# The pause after a failed attempt. It doubles each time, up to the maximum.
-_MIN_RETRY_SECONDS = 5.0
-_MAX_RETRY_SECONDS = 30.0
-_NEVER = float("inf")
 # CPython waits forever for a thread that has no memory to start with.
 _STARTUP_TIMEOUT_SECONDS = 60
 _MAX_OOM_SCORE_ADJ = "1000"
@@ -85,12 +78,12 @@ def forward(
     gc.disable()
     try:
         # First: later, the process id may be another process's.
-        events = _Events(command_pid)
+        waker = Waker(command_pid)
         forwarder = _Forwarder(
             socket.socket(fileno=listener_fd),
             prefix,
             forked_at,
-            events,
+            waker,
             record_fd=record_fd,
             dry_run=dry_run,
             allowed_helpers=allowed_helpers,
@@ -147,120 +140,6 @@ class _NewLines(logging.Filter):
         return record.name != "tbot_otel.export" and not is_repeated
 
 
-class _Events:
-    """Wakes the forwarder: when tbot has exited, when something has happened, or at a deadline.
-
-    Args:
-        command_pid: The process id of tbot, which is not a child of this process.
-
-    Attributes:
-        command_has_exited: Whether tbot has exited.
-    """
-
-    def __init__(self, command_pid: int) -> None:
-        self.command_has_exited: bool = False
-        self._pid = command_pid
-        self._read_fd, self._write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
-        os.set_blocking(self._write_fd, False)
-        self._poll = select.poll()
-        self._poll.register(self._read_fd, select.POLLIN)
-        self._pidfd: int | None = None
-        # Only Linux has pidfd_open, and it fails if the process has exited.
-        with contextlib.suppress(AttributeError, OSError):
-            self._pidfd = os.pidfd_open(command_pid)
-            self._poll.register(self._pidfd, select.POLLIN)
-
-    def wake(self) -> None:
-        """End the wait: something has happened."""
-        # If the pipe is full, the wait ends anyway.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._write_fd, b"\0")
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the next event, for at most this long."""
-        if self._pidfd is None and not self.command_has_exited:
-            seconds = min(seconds, _POLL_INTERVAL_SECONDS)
-            self.command_has_exited = not _is_running(self._pid)
-        for fd, _ in self._poll.poll(max(0, math.ceil(seconds * 1000))):
-            if fd == self._pidfd:
-                self.command_has_exited = True
-                self._poll.unregister(fd)
-            else:
-                os.read(fd, select.PIPE_BUF)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        # It runs as another user now.
-        pass
-    return True
-
-
-class _Attempt(Start):
-    """An attempt to send a start, which wakes the forwarder when it is over."""
-
-    __slots__ = ("_events",)
-
-    def __init__(self, report: "Report", events: _Events) -> None:
-        super().__init__(report.session_id, report.timestamp)
-        self._events = events
-
-    def settle(self, outcome: Outcome) -> None:
-        super().settle(outcome)
-        self._events.wake()
-
-
-class _Delivery:
-    """A start on its way to the Collector, in one attempt after another.
-
-    An attempt is an export, with the retries of the official exporter.
-
-    Args:
-        report: tbot's report of the start.
-        events: Gets to know when an attempt is over.
-        build_exporter: Builds the exporter of an attempt.
-
-    Attributes:
-        attempt: The last attempt.
-        retry_at: When the next one is due, on the monotonic clock in seconds.
-    """
-
-    def __init__(
-        self, report: "Report", events: _Events, build_exporter: "Callable[[], LazyExporter]"
-    ) -> None:
-        self._report = report
-        self._events = events
-        self._build_exporter = build_exporter
-        self._retry_seconds = _MIN_RETRY_SECONDS
-        self.session_id: str = report.session_id
-        self.start_attempt()
-
-    def start_attempt(self) -> None:
-        """Start an attempt."""
-        self.retry_at: float = _NEVER
-        self.attempt: Start = _Attempt(self._report, self._events)
-        try:
-            sender.submit(self._report.permitted, self.attempt, self._build_exporter)
-        except Exception as error:  # noqa: BLE001 - the system may refuse another thread
-            self.attempt.fail(error)
-
-    def retry_if_due(self) -> None:
-        """Start another attempt some time after one that failed for a temporary reason."""
-        if not self.attempt.outcome.can_retry:
-            return
-        now = time.monotonic()
-        if self.retry_at == _NEVER:
-            self.retry_at = now + self._retry_seconds
-            self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
-        elif now >= self.retry_at:
-            self.start_attempt()
-
-
 class _Forwarder:
     """Responds to tbot's calls on the server's threads, from its construction on."""
 
@@ -269,7 +148,7 @@ class _Forwarder:
         listener: socket.socket,
         prefix: str,
         forked_at: float,
-        events: _Events,
+        waker: Waker,
         *,
         record_fd: int | None,
         dry_run: bool,
@@ -292,15 +171,15 @@ class _Forwarder:
         if dry_run:
             self._accepted.add(Status.REFUSED)
         self._record_file = None if record_fd is None else RecordFile(record_fd)
-        self._events = events
+        self._waker = waker
         self._lock = threading.Lock()
         self._active_calls = 0
         self._last_request_at = time.monotonic()
-        self._delivery: _Delivery | None = None
+        self._delivery: Delivery | None = None
         self._has_logged_delivery = False
         self._application = connect.wsgi_application(self._handle_report, [prefix])
         self._prefix = prefix
-        self._server = Server(self._respond, listener, forked_at, events.wake)
+        self._server = Server(self._respond, listener, forked_at, waker.wake)
         # Not a `threading.Thread`: that waits for the thread to start.
         start_new_thread(self._server.run, ())
 
@@ -325,7 +204,7 @@ class _Forwarder:
             with self._lock:
                 self._active_calls -= 1
                 self._last_request_at = time.monotonic()
-            self._events.wake()
+            self._waker.wake()
 
     def _respond_to_tbot(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -379,7 +258,7 @@ class _Forwarder:
         with self._lock:
             delivery = self._delivery
             if delivery is None:
-                delivery = self._delivery = _Delivery(report, self._events, self._build_exporter)
+                delivery = self._delivery = Delivery(report, self._waker, self._build_exporter)
             elif delivery.session_id != report.session_id:
                 raise another_start_error()
             elif delivery.attempt.outcome.status is Status.FAILED:
@@ -388,15 +267,15 @@ class _Forwarder:
 
     def run_until_done(self) -> None:
         """Return when nothing is left to do."""
-        done_at = _NEVER
+        done_at = NEVER
         while True:
             if self._server.fatal_error is not None:
                 raise self._server.fatal_error
             now = time.monotonic()
             has_delivered = self._has_delivered()
-            if done_at == _NEVER and (self._events.command_has_exited or has_delivered):
+            if done_at == NEVER and (self._waker.command_has_exited or has_delivered):
                 done_at = now + LINGER_SECONDS
-            end_at = retry_at = _NEVER
+            end_at = retry_at = NEVER
             with self._lock:
                 if not self._active_calls:
                     idle_since = self._last_request_at
@@ -408,11 +287,11 @@ class _Forwarder:
                     self._delivery.retry_if_due()
                     retry_at = self._delivery.retry_at
             # After the response to tbot.
-            if has_delivered and end_at < _NEVER and not self._has_logged_delivery:
+            if has_delivered and end_at < NEVER and not self._has_logged_delivery:
                 self._log_delivery()
             if now >= end_at:
                 break
-            self._events.wait(min(end_at, retry_at, now + IDLE_TIMEOUT_SECONDS) - now)
+            self._waker.wait(min(end_at, retry_at, now + IDLE_TIMEOUT_SECONDS) - now)
         if self._delivery is None:
             _logger.info("tbot did not report a start")
 
