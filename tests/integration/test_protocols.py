@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, SimpleLogRe
 from support.cases import EMPTY_ATTRIBUTES
 from support.collectors import Official, ReceivedStart, Rotel
 from support.otlp import PROTOCOLS, attribute_values, expected_resource
-from support.processes import free_port, run_python
+from support.processes import WAIT_SECONDS, free_port, run_python
 from support.standins import GRPCStandin, HTTPStandin, Response, accepting_standin, recording_proxy
 from support.starts import MINIMAL_EVENT, RECORD_START_SCRIPT, record_start_in_process
 from tbot_otel import Outcome, StartEvent, Status, TbotLogExporter, record_start
@@ -65,6 +65,31 @@ def export_start(**arguments: Any) -> Outcome:
     outcome = record_start(StartEvent(**MINIMAL_EVENT), logger_provider=provider).flush(15)
     provider.shutdown()
     return outcome
+
+
+class Sent(NamedTuple):
+    """A start that this process has sent."""
+
+    id: str
+    status: str
+    reason: str
+
+
+RecordWith = Callable[..., Sent]
+
+
+@pytest.fixture
+def record_with(monkeypatch: pytest.MonkeyPatch, opted_in: None) -> RecordWith:  # noqa: ARG001
+    """Return a function that records a start with these variables."""
+
+    def record(fields: dict[str, Any] = MINIMAL_EVENT, /, **environ: str) -> Sent:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        session = record_start(StartEvent(**fields))
+        outcome = session.flush(WAIT_SECONDS)
+        return Sent(session.id, outcome.status.name, outcome.reason)
+
+    return record
 
 
 def logs_url(endpoint: str, protocol: str) -> str:
@@ -157,12 +182,14 @@ def test_rotel(protocol: str, event: str, rotel: Rotel) -> None:
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_compression_by_variable(protocol: str, compression: str, official: Official) -> None:
+def test_compression_by_variable(
+    protocol: str, compression: str, official: Official, record_with: RecordWith
+) -> None:
     """The Collector receives a compressed record, and its text is not on the wire."""
     # The gRPC exporter rejects every value of the variable except gzip.
     variable = {"OTEL_EXPORTER_OTLP_COMPRESSION": compression} if compression != "none" else {}
     with recording_proxy(official.endpoint(protocol)) as (endpoint, sent_bytes):
-        sent = record_start_in_process(
+        sent = record_with(
             FULL_EVENT,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
@@ -175,10 +202,10 @@ def test_compression_by_variable(protocol: str, compression: str, official: Offi
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_headers_by_variable(protocol: str) -> None:
+def test_headers_by_variable(protocol: str, record_with: RecordWith) -> None:
     """The Collector receives the headers, decoded."""
     with accepting_standin(protocol) as collector:
-        sent = record_start_in_process(
+        sent = record_with(
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20x,X-Tenant=blue",
@@ -190,10 +217,10 @@ def test_headers_by_variable(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_logs_variables_win(protocol: str) -> None:
+def test_logs_variables_win(protocol: str, record_with: RecordWith) -> None:
     """The ``LOGS_`` form of a variable wins over the general one."""
     with accepting_standin(protocol) as collector:
-        sent = record_start_in_process(
+        sent = record_with(
             OTEL_EXPORTER_OTLP_PROTOCOL="http/thrift",
             OTEL_EXPORTER_OTLP_LOGS_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
@@ -208,10 +235,10 @@ def test_logs_variables_win(protocol: str) -> None:
     assert request.headers["x-form"] == "logs"
 
 
-def test_logs_compression_wins() -> None:
+def test_logs_compression_wins(record_with: RecordWith) -> None:
     """The ``LOGS_`` form of the compression wins. Over gRPC there is only one value."""
     with HTTPStandin(Response()) as collector:
-        sent = record_start_in_process(
+        sent = record_with(
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             OTEL_EXPORTER_OTLP_COMPRESSION="deflate",
             OTEL_EXPORTER_OTLP_LOGS_COMPRESSION="gzip",
@@ -271,10 +298,16 @@ NOT_TRUSTED: list[tuple[str, tuple[str, ...]]] = [
 @pytest.mark.parametrize(("name", "files"), TRUSTED)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_tls_by_variable(
-    protocol: str, name: str, files: Sequence[str], form: str, tls_collectors: TLSCollectors
+    protocol: str,
+    name: str,
+    files: Sequence[str],
+    form: str,
+    tls_collectors: TLSCollectors,
+    *,
+    record_with: RecordWith,
 ) -> None:
     """Both forms of the variables set a private CA and a client certificate."""
-    sent = record_start_in_process(
+    sent = record_with(
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         OTEL_EXPORTER_OTLP_ENDPOINT=tls_collectors.collectors[name].endpoint(protocol),
         **{
@@ -282,17 +315,21 @@ def test_tls_by_variable(
             for file in files
         },
     )
-    assert (sent.status, sent.stderr) == ("DELIVERED", "")
+    assert sent.status == "DELIVERED", sent
     assert tls_collectors.collectors[name].find(sent.id)
 
 
 @pytest.mark.parametrize(("name", "files"), NOT_TRUSTED)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_untrusted(
-    protocol: str, name: str, files: Sequence[str], tls_collectors: TLSCollectors
+    protocol: str,
+    name: str,
+    files: Sequence[str],
+    tls_collectors: TLSCollectors,
+    record_with: RecordWith,
 ) -> None:
     """Nothing is delivered if the client or the Collector does not trust the other."""
-    sent = record_start_in_process(
+    sent = record_with(
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         OTEL_EXPORTER_OTLP_ENDPOINT=tls_collectors.collectors[name].endpoint(protocol),
         OTEL_EXPORTER_OTLP_TIMEOUT="0.5",
