@@ -74,6 +74,9 @@ def run(options: argparse.Namespace) -> int:
 def _log_to_stderr() -> None:
     import logging
 
+    from tbot_otel.otlp.quiet import silence_grpc
+
+    silence_grpc()
     handler = logging.StreamHandler()
     # Other loggers can repeat variables, and that of failed exports would repeat the outcome.
     handler.addFilter(lambda record: record.name == "tbot_otel")

@@ -72,7 +72,10 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError("--tls-cert, --tls-key: expected both or neither")
     from pathlib import Path
 
+    from tbot_otel.otlp.quiet import silence_grpc
     from tbot_otel.relay import server
+
+    silence_grpc()
 
     def read_prefixes() -> list[str]:
         _check_tls(options.tls_cert, options.tls_key)

@@ -167,11 +167,13 @@ def _check(settings: "Settings") -> Outcome:
     import logging
     import threading
 
+    from tbot_otel.otlp.quiet import silence_grpc
     from tbot_otel.otlp.responses import ResponseObserver
     from tbot_otel.otlp.send import build_exporter, export_and_observe
 
     # The outcome has the reason, and other loggers repeat variables.
     logging.basicConfig(handlers=[logging.NullHandler()])
+    silence_grpc()
     observer = ResponseObserver(OptInSampler().should_sample)
     try:
         exporter = build_exporter(settings, observer)

@@ -48,6 +48,11 @@ class LazyExporter:
         self._observer = ResponseObserver(OptInSampler().should_sample)
         self._exporter = self._given_exporter
 
+    @property
+    def last_problem(self) -> str | None:
+        """Why the last attempt failed; None if there was none, or it has not ended."""
+        return self._observer.last_problem
+
     def disable(self, problem: str) -> None:
         """Log why nothing is sent, and send nothing."""
         self._problem = problem

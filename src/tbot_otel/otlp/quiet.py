@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 
 TYPE_CHECKING = False
@@ -18,27 +19,27 @@ class _ThreadFilter(logging.Filter):
         super().__init__()
         self.thread = threading.local()
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        levels = getattr(self.thread, "levels", None)
-        if levels is None:
-            return True
-        levels.append(record.levelno)
-        return False
+    def filter(self, _: logging.LogRecord) -> bool:
+        return not getattr(self.thread, "is_hidden", False)
 
 
 _filter = _ThreadFilter()
 
 
 @contextlib.contextmanager
-def hidden_logs() -> "Iterator[list[int]]":
-    """Hide what these libraries log on this thread in this block, and return the levels of it."""
+def hidden_logs() -> "Iterator[None]":
+    """Hide what these libraries log on this thread in this block."""
     # A filter applies to one logger, and importing a library creates more of them.
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.partition(".")[0] in _LIBRARIES and isinstance(logger, logging.Logger):
             logger.addFilter(_filter)
-    levels: list[int] = []
-    _filter.thread.levels = levels
+    _filter.thread.is_hidden = True
     try:
-        yield levels
+        yield
     finally:
-        _filter.thread.levels = None
+        _filter.thread.is_hidden = False
+
+
+def silence_grpc() -> None:
+    """Keep gRPC's C core from writing to standard error. Call this in a process of ours alone."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

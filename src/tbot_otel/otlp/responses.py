@@ -47,10 +47,12 @@ class ResponseObserver:
 
     Attributes:
         is_attached: Whether the exporter was built so that its responses are observed.
+        last_problem: Why the last attempt failed, on any thread; None if there was none.
     """
 
     def __init__(self, get_consent: "Callable[[], Consent] | None" = None) -> None:
         self.is_attached: bool = False
+        self.last_problem: str | None = None
         self._get_consent = get_consent
         self._thread = threading.local()
 
@@ -100,6 +102,7 @@ class ResponseObserver:
         """
         if is_timeout and self.outcome is not None:
             return
+        self.last_problem = reason
         self._thread.outcome = Outcome(Status.FAILED, reason, can_retry=can_retry)
         self._thread.rejection = rejection
 

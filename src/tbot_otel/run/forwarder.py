@@ -18,6 +18,7 @@ import threading
 import time
 from _thread import start_new_thread
 
+from tbot_otel.otlp.quiet import silence_grpc
 from tbot_otel.otlp.settings import printable_target, read_settings
 from tbot_otel.run.delivery import NEVER, Delivery
 from tbot_otel.run.waker import Waker
@@ -70,6 +71,7 @@ def forward(
     """
     _limit_startup()
     _raise_oom_score()
+    silence_grpc()
     # waitress writes to it even where this process was started without one.
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     if log_fd is not None:
@@ -113,7 +115,7 @@ def _raise_oom_score() -> None:
 def _configure_log(log_fd: int) -> None:
     handler = logging.StreamHandler(os.fdopen(log_fd, "w", encoding="utf-8"))
     line = "%(asctime)s tbot-otel run: %(message)s"
-    handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S%z"))
+    handler.setFormatter(_Formatter(line, "%Y-%m-%dT%H:%M:%S%z"))
     handler.addFilter(_NewLines())
     package_logger = logging.getLogger("tbot_otel")
     package_logger.addHandler(handler)
@@ -124,6 +126,16 @@ def _configure_log(log_fd: int) -> None:
     package_logger.setLevel(levels.get(level.upper(), logging.INFO))
     if level.upper() not in levels:
         _logger.warning("OTEL_LOG_LEVEL: expected %s", _EXPECTED_LEVELS)
+
+
+class _Formatter(logging.Formatter):
+    """Keeps the line whose traceback cannot be formatted, as when its modules are broken."""
+
+    def formatException(self, exc_info: "Any") -> str:  # noqa: N802 - the base class's name
+        try:
+            return super().formatException(exc_info)
+        except Exception as error:  # noqa: BLE001 - it can raise anything
+            return f"(the traceback cannot be formatted: {type(error).__name__})"
 
 
 class _NewLines(logging.Filter):
@@ -176,6 +188,7 @@ class _Forwarder:
         self._active_calls = 0
         self._last_request_at = time.monotonic()
         self._delivery: Delivery | None = None
+        self._exporter: LazyExporter | None = None
         self._has_logged_delivery = False
         self._application = connect.wsgi_application(self._handle_report, [prefix])
         self._prefix = prefix
@@ -188,7 +201,8 @@ class _Forwarder:
 
         # Only the first attempt is recorded.
         file, self._record_file = self._record_file, None
-        return RecordingExporter(read_settings, file, dry_run=self._dry_run)
+        self._exporter = RecordingExporter(read_settings, file, dry_run=self._dry_run)
+        return self._exporter
 
     def _respond(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -243,7 +257,9 @@ class _Forwarder:
         deadline = waiting_since + connect.RESPONSE_TIMEOUT_SECONDS
         outcome = self._submit(report).wait(deadline - time.monotonic())
         if outcome.status is Status.PENDING:
-            raise connect.unavailable_error(TIMED_OUT)
+            # What an attempt ended with is the cause, even if another one has not ended yet.
+            problem = self._exporter and self._exporter.last_problem
+            raise connect.unavailable_error(problem or TIMED_OUT)
         if outcome.status not in self._accepted:
             raise connect.unavailable_error(outcome.reason)
 
