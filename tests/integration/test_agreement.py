@@ -161,6 +161,7 @@ def collectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, C
         GRPCStandin() as plain,
         GRPCStandin(credentials=credentials) as tls,
     ):
+        pairs: tuple[tuple[HTTPStandin | GRPCStandin, ...], ...] = ((http, http_tls), (plain, tls))
         yield {
             protocol: Collectors(
                 {
@@ -171,7 +172,7 @@ def collectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, C
                 },
                 pair,
             )
-            for protocol, pair in zip(PROTOCOLS, ((http, http_tls), (plain, tls)), strict=True)
+            for protocol, pair in zip(PROTOCOLS, pairs, strict=True)
         }
 
 
