@@ -220,8 +220,10 @@ def test_invalid_allowed_helpers(allowed: Any, caplog: pytest.LogCaptureFixture)
     assert session.flush(WAIT_SECONDS).status is not Status.FAILED
 
 
-def test_one_session_id_in_every_exporter() -> None:
+def test_one_session_id_in_every_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first start has the id of the pipeline's Resource, and each further start its own."""
+    monkeypatch.setattr("tbot_otel.session._offered", None)
+    monkeypatch.setattr("tbot_otel.session._untaken", [])
     exporters = [make_in_memory_exporter() for _ in range(3)]
     provider = LoggerProvider(
         Resource({"service.name": "app"}).merge(TbotResourceDetector().detect()),

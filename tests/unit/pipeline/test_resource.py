@@ -38,5 +38,7 @@ def test_with_consent(
     detector: type[TbotResourceDetector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With consent it offers the id of the process, and nothing else."""
+    monkeypatch.setattr(session, "_offered", None)
+    monkeypatch.setattr(session, "_untaken", [])
     monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "tbot")
     assert detector().detect().attributes == {"session.id": session.offer_id()}
