@@ -36,7 +36,7 @@ HTTP, GRPC = PROTOCOLS
 STRANGERS = 300
 # Attempts follow each other at once.
 FAST_RETRIES = override_constants(
-    "tbot_otel.run.forwarder", _MIN_RETRY_SECONDS=0.1, _MAX_RETRY_SECONDS=0.1
+    "tbot_otel.run.delivery", _MIN_RETRY_SECONDS=0.1, _MAX_RETRY_SECONDS=0.1
 )
 ACCEPTED: tuple[list[int], list[str]] = ([200], [])
 UNAVAILABLE = ([503], ["unavailable"])
