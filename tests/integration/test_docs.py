@@ -21,7 +21,7 @@ SCRIPTS = sysconfig.get_path("scripts")
 # Options of nox, Docker, Weaver, curl, systemd-run and other tools.
 FOREIGN_OPTIONS = {
     *("--branch", "--constraints", "--repo", "--repository"),
-    *("--include-unreferenced", "--init", "--session"),
+    *("--init", "--session"),
     *("--cacert", "--storage", "--web"),
     *("--collect", "--pipe", "--property", "--quiet", "--setenv", "--wait"),
 }
