@@ -1,7 +1,7 @@
 """Opens the files that options name, but nothing that another user could have prepared.
 
 Where others can write a folder, as in /tmp, a file or symbolic link in it is used only if it
-belongs to this user or to root, and a file only if it has no other name.
+belongs to this user or to root, and has no other name.
 """
 
 import os
@@ -163,8 +163,8 @@ def _check(folder: int, status: os.stat_result) -> None:
     own = (0, os.geteuid())
     around = os.fstat(folder)
     is_shared = around.st_uid not in own or around.st_mode & 0o022
-    has_other_name = S_ISREG(status.st_mode) and status.st_nlink > 1
-    if is_shared and not S_ISDIR(status.st_mode) and (status.st_uid not in own or has_other_name):
+    is_foreign = status.st_uid not in own or status.st_nlink > 1
+    if is_shared and is_foreign and not S_ISDIR(status.st_mode):
         problem = "another user could have prepared it, because others can write its folder"
         raise PermissionError(None, problem)
 

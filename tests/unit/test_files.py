@@ -5,6 +5,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,13 +89,19 @@ def prepare(kind: str, trap: Path, victim: Path, disown: Disown) -> None:
         os.mkfifo(trap)
     elif kind == "hard link":
         trap.hardlink_to(victim)
+    elif kind == "hard link to a link":
+        victim.with_name("link").symlink_to(victim)
+        os.link(victim.with_name("link"), trap, follow_symlinks=False)
     else:
         targets = {"relative link": Path("../victim"), "dangling link": victim.with_name("created")}
         prepared.symlink_to(targets.get(kind, victim))
-    disown(*([] if kind == "hard link" else [prepared]))
+    disown(*([] if kind.startswith("hard link") else [prepared]))
 
 
-KINDS = ("link", "relative link", "dangling link", "link to a link", "file", "pipe", "hard link")
+KINDS = (
+    *("link", "relative link", "dangling link", "link to a link", "file", "pipe"),
+    *("hard link", "hard link to a link"),
+)
 
 
 @each_way
@@ -194,29 +201,78 @@ def test_private_folder(write: Callable[[str], None], tmp_path: Path) -> None:
 
 @each_way
 def test_circular_links(write: Callable[[str], None], tmp_path: Path) -> None:
-    """A link to itself is an error."""
+    """Forty links are followed, but a link to itself is an error."""
+    for number in range(files.MAX_LINKS):
+        (tmp_path / f"{number}").symlink_to(f"{number + 1}")
+    write(f"{tmp_path}/0")
+    assert (tmp_path / f"{files.MAX_LINKS}").read_text() == "new"
     (tmp_path / "link").symlink_to("link")
     with pytest.raises(OSError, match=os.strerror(40)):
         write(str(tmp_path / "link"))
 
 
+def change_after_stat(
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[], None]
+) -> None:
+    """Make a change right after a name was looked up for the first time."""
+    real_stat = os.stat
+    changes = [change]
+
+    def stat_and_change(path: str, **options: Any) -> os.stat_result:
+        try:
+            return real_stat(path, **options)
+        finally:
+            if path == name and changes:
+                changes.pop()()
+
+    monkeypatch.setattr(os, "stat", stat_and_change)
+
+
 def test_file_that_appears(shared: Path, disown: Disown, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that another user creates after the path was checked is not written."""
     trap = shared / "trap"
-    real_stat = os.stat
-
-    def stat_before(path: str, **options: object) -> os.stat_result:
-        if path == trap.name and not trap.exists():
-            try:
-                return real_stat(path, **options)  # type: ignore[arg-type] # passed on
-            finally:
-                prepare("file", trap, trap, disown)
-        return real_stat(path, **options)  # type: ignore[arg-type] # passed on
-
-    monkeypatch.setattr(os, "stat", stat_before)
+    change_after_stat(monkeypatch, "trap", lambda: prepare("file", trap, trap, disown))
     with pytest.raises(PermissionError, match=PREPARED):
         append(str(trap))
     assert trap.read_text() == "old"
+
+
+def test_file_that_becomes_a_link(
+    shared: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that appears after the path was checked is not followed."""
+    trap = shared / "trap"
+    change_after_stat(monkeypatch, "trap", lambda: trap.symlink_to(victim))
+    with pytest.raises(OSError, match=os.strerror(40)):
+        append(str(trap))
+    assert victim.read_text() == "old"
+
+
+@each_way
+def test_folder_that_becomes_a_link(
+    write: Callable[[str], None], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a folder that becomes a link to another one."""
+    (shared / "folder").mkdir()
+
+    def change() -> None:
+        (shared / "folder").rename(shared / "moved")
+        (shared / "folder").symlink_to(tmp_path)
+
+    change_after_stat(monkeypatch, "folder", change)
+    with pytest.raises(NotADirectoryError):
+        write(f"{shared}/folder/out")
+    assert not (tmp_path / "out").exists()
+
+
+@each_way
+def test_folders_of_others(write: Callable[[str], None], shared: Path, disown: Disown) -> None:
+    """A new file can be created in another user's folder."""
+    (shared / "folder").mkdir()
+    if os.geteuid() == 0:
+        disown(shared / "folder")
+    write(f"{shared}/folder/out")
+    assert (shared / "folder/out").read_text() == "new"
 
 
 def test_link_that_appears(tmp_path: Path, shared: Path) -> None:
@@ -302,6 +358,9 @@ def test_own_descriptors(write: Callable[[str], None], tmp_path: Path) -> None:
             write(f"/dev/fd/{fd}")
             write(f"/proc/self/fd/{fd}")
         assert os.read(reader, 10) == right.recv(10) == b"newnew"
+        for name in ("77777", "name"):
+            with pytest.raises(OSError, match=f"{os.strerror(2)}|{os.strerror(9)}"):
+                write(f"/proc/self/fd/{name}")
         file.write(b" after")
     assert (tmp_path / "file").read_text() == "before newnew after"
     for fd in (reader, writer):

@@ -502,6 +502,7 @@ INVALID_FILES: dict[str, tuple[str | bytes, int | None, str]] = {
             "!!bool maybe",
             "!!bool yes",
             "!!bool 'no'",
+            *("!x yes", "!!int y"),
             "!!str true",
             '"FALSE"',
             *("yEs", "oN", "tRUE", "nO", "0x1", "1.0", "'y '"),
