@@ -24,10 +24,6 @@ from connectrpc.errors import ConnectError
 from connectrpc.protocol import ProtocolType
 from cryptography.hazmat.primitives import serialization
 from google.protobuf.json_format import MessageToDict
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
-from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
 from opentelemetry.sdk.version import __version__ as sdk_version
 from protobuf.wkt import Timestamp
 from pyqwest import HTTPVersion, SyncClient, SyncHTTPTransport
@@ -60,6 +56,8 @@ from support.relay_clients import (
     GATED_ENVIRON,
     GatedStandin,
     concurrently,
+    exported_metrics,
+    exported_points,
     exported_session_ids,
     gated_setup,
     is_full,
@@ -451,14 +449,6 @@ def test_privacy(tmp_path: Path) -> None:
     )
 
 
-def point_attributes(
-    point: NumberDataPoint | HistogramDataPoint,
-) -> tuple[tuple[str, str | int], ...]:
-    """The attributes of a data point."""
-    values = ((item.key, item.value) for item in point.attributes)
-    return tuple((name, value.string_value or value.int_value) for name, value in values)
-
-
 def test_metrics(tmp_path: Path) -> None:
     """With OTEL_METRICS_EXPORTER=otlp, the relay exports its metrics, by status and problem."""
     with (
@@ -477,26 +467,7 @@ def test_metrics(tmp_path: Path) -> None:
         with relay.connect() as connection:
             connection.sendall(f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\nx".encode())
         assert relay.stop() == 0
-    exports = [
-        ExportMetricsServiceRequest.FromString(request.body)
-        for request in standin.requests
-        if request.path == "/v1/metrics"
-    ]
-    metrics = [
-        metric
-        for export in exports
-        for resource in export.resource_metrics
-        for scope in resource.scope_metrics
-        if scope.scope.name == "tbot_otel"
-        for metric in scope.metrics
-    ]
-    points: dict[str, dict[tuple[Any, ...], Any]] = {}
-    for metric in metrics:
-        values = points[metric.name] = {}
-        for number in [*metric.sum.data_points, *metric.gauge.data_points]:
-            values[point_attributes(number)] = number.as_int
-        for histogram in metric.histogram.data_points:
-            values[point_attributes(histogram)] = (histogram.count, histogram.sum)
+    points = exported_points(standin)
     assert set(points) == METRICS
     calls = points["tbot_otel.relay.calls"]
     assert calls == {
@@ -515,7 +486,7 @@ def test_metrics(tmp_path: Path) -> None:
     assert points["tbot_otel.relay.reloads"] == {(): 0, (("error.type", "invalid"),): 0}
     assert points["tbot_otel.relay.worker.crashes"] == {(): 0}
     resource = attribute_values(
-        MessageToDict(exports[-1].resource_metrics[0].resource)["attributes"]
+        MessageToDict(exported_metrics(standin)[-1].resource_metrics[0].resource)["attributes"]
     )
     assert resource["service.name"] == "tbot-otel-relay"
     assert "service.instance.id" in resource
@@ -698,7 +669,7 @@ def test_reload(tmp_path: Path) -> None:
 
     with (
         HTTPStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, *options) as relay,
+        running_relay(tmp_path, standin.endpoint, *options, OTEL_METRICS_EXPORTER="otlp") as relay,
     ):
         secret_file.write_text("short\n")
         relay.process.send_signal(signal.SIGHUP)
@@ -717,6 +688,11 @@ def test_reload(tmp_path: Path) -> None:
         assert {status for status, _ in results} == {200}
         assert {serial_number for _, serial_number in results} == {*serial_numbers}
         assert report_over_tls(relay, new, authority) == (200, serial_numbers[1])
+        assert relay.stop() == 0
+        reloads = exported_points(standin)["tbot_otel.relay.reloads"]
+        assert reloads == {(): 1, (("error.type", "invalid"),): 1}
+        of_new = (("http.response.status_code", 200), ("tbot_otel.relay.secret.line", 2))
+        assert exported_points(standin)["tbot_otel.relay.calls"][of_new] == 1
 
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

@@ -13,7 +13,7 @@ import trustme
 from support.messages import http_request
 from support.processes import wait_until
 from support.relay import START_SECONDS, Relay, report_over_tls, running_relay, write_certificate
-from support.relay_clients import open_files
+from support.relay_clients import exported_points, open_files
 from support.relay_examples import SECRET
 from support.setup_code import override_constants
 from support.standins import HTTPStandin, Response
@@ -135,6 +135,7 @@ def test_handshakes(tmp_path: Path) -> None:
         for _ in range(HONEST_CALLS):
             assert report_over_tls(relay, "", authority)[0] == 200
         assert relay.stop() == 0
+        assert exported_points(standin)["tbot_otel.relay.worker.crashes"] == {(): 1}
         output = relay.output()
     for line in (
         "WARNING: connections without TLS to the port for TLS: 1",

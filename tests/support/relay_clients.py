@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
 
 from support.processes import WAIT_SECONDS
 from support.relay import Relay
@@ -80,6 +84,42 @@ def exported_session_ids(standin: HTTPStandin) -> list[list[str]]:
             values = [{a.key: a.value.string_value for a in r.resource.attributes} for r in logs]
             exports.append([value["session.id"] for value in values])
     return [session_ids for session_ids in exports if session_ids]
+
+
+def exported_metrics(standin: HTTPStandin) -> list[ExportMetricsServiceRequest]:
+    """The metrics that a stand-in has received."""
+    return [
+        ExportMetricsServiceRequest.FromString(request.body)
+        for request in standin.requests
+        if request.path == "/v1/metrics"
+    ]
+
+
+def exported_points(standin: HTTPStandin) -> dict[str, dict[tuple[Any, ...], Any]]:
+    """The last data points of each of the relay's own metrics, by attributes."""
+    metrics = [
+        metric
+        for export in exported_metrics(standin)
+        for resource in export.resource_metrics
+        for scope in resource.scope_metrics
+        if scope.scope.name == "tbot_otel"
+        for metric in scope.metrics
+    ]
+    points: dict[str, dict[tuple[Any, ...], Any]] = {}
+    for metric in metrics:
+        values = points[metric.name] = {}
+        for number in [*metric.sum.data_points, *metric.gauge.data_points]:
+            values[_point_attributes(number)] = number.as_int
+        for histogram in metric.histogram.data_points:
+            values[_point_attributes(histogram)] = (histogram.count, histogram.sum)
+    return points
+
+
+def _point_attributes(
+    point: NumberDataPoint | HistogramDataPoint,
+) -> tuple[tuple[str, str | int], ...]:
+    values = ((item.key, item.value) for item in point.attributes)
+    return tuple((name, value.string_value or value.int_value) for name, value in values)
 
 
 def open_files(pid: int) -> Counter[str]:
