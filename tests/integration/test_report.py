@@ -63,11 +63,19 @@ DAYS = [str(DAY), str(DAY + timedelta(1)), str(DAY + timedelta(2))]
 def test_json(file: Path) -> None:
     """The document has the promised shape."""
     report = read_json(file, "--min-group", "2")
-    assert {**report, "tables": {}} == {
+    assert {**report, "tables": {}, "changes": {}} == {
         "starts": 3,
         "period": {"first": DAYS[0], "last": DAYS[1]},
-        "records": {"read": 3, "duplicate": 0, "refused": {}, "unreadable": 0},
+        "records": {"read": 3, "duplicate": 0, "refused": {}, "unreadable": 0, "future": 0},
         "tables": {},
+        "changes": {},
+    }
+    assert report["changes"] == {
+        "periods": [{"first": None, "last": None, "starts": 0}] * 2,
+        "rows": [],
+        "compared": 0,
+        "smallest_visible": None,
+        "smallest_visible_version": None,
     }
     tables = report["tables"]
     assert list(tables) == list(TABLES)
@@ -171,7 +179,13 @@ def test_other_signals_and_unfinished_lines(file: Path) -> None:
         assert (done.returncode, done.stderr) == (0, f"tbot-otel report: {line}\n")
         assert SECRET not in done.stdout
     records = json.loads(done.stdout)["records"]
-    assert records == {"read": 5, "duplicate": 0, "refused": {"other_signal": 2}, "unreadable": 4}
+    assert records == {
+        "read": 5,
+        "duplicate": 0,
+        "refused": {"other_signal": 2},
+        "unreadable": 4,
+        "future": 0,
+    }
 
 
 def test_nothing_understood(file: Path) -> None:

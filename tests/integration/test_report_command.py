@@ -590,7 +590,7 @@ def test_files_of_the_collector(official_binary: Path, tmp_path: Path, name: str
     report = json.loads(done.stdout)
     assert (report["starts"], report["records"]) == (
         2_001,
-        {"read": 2_005, "duplicate": 4, "refused": {}, "unreadable": 0},
+        {"read": 2_005, "duplicate": 4, "refused": {}, "unreadable": 0, "future": 0},
     )
     assert report["tables"]["join_type"]["rows"] == [{"join_type": "github", "starts": 2_000}]
     # A file that is still being written to: its last line is not complete.

@@ -8,14 +8,16 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from tbot_otel.report.build import Counts, build
 from tbot_otel.report.count import StartCounter
-from tbot_otel.report.document import NOT_REPORTED, TABLES, Document, Table
+from tbot_otel.report.document import NOT_REPORTED, TABLES, Document
+from tbot_otel.report.folding import Cells, Key
 from tbot_otel.report.parse import Parser
 from tbot_otel.report.reader import find_files, read_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.report.document import Records, Row
+    from tbot_otel.report.document import Records
 
 HELPER = "acme-deploy"
 """A helper that is allowed."""
@@ -71,40 +73,40 @@ def make_document(
     min_group: int = 5,
     duplicate: int = 0,
     unreadable: int = 0,
+    future: int = 0,
     refused: dict[str, int] | None = None,
+    compare_since: date | None = None,
 ) -> Document:
     """The report of these starts."""
-    rows = list(starts)
-    days = sorted({start.day for start in rows})
+    rows = Counter(starts)
     records: Records = {
-        "read": len(rows) + duplicate + sum((refused or {}).values()),
+        "read": rows.total() + duplicate + sum((refused or {}).values()),
         "duplicate": duplicate,
         "refused": refused or {},
         "unreadable": unreadable,
+        "future": future,
     }
-    return {
-        "starts": len(rows),
-        "period": {"first": days[0] if days else None, "last": days[-1] if days else None},
-        "records": records,
-        "tables": {
-            name: _count(rows, columns, 1 if name == "day" else min_group)
-            for name, columns in TABLES.items()
-        },
-    }
+    columns = ("version", "helper", "os_type")
+    tables = ("helper_version", "destinations", "host_arch")
+    counts = Counts(
+        days={day: starts for (day,), starts in _count(rows, "day").items()},
+        use_cases=_count(rows, "day", *TABLES["use_case"]),
+        values={column: _count(rows, "day", column) for column in columns},
+        distinct={name: len(_count(rows, *TABLES[name])) for name in (*columns, *tables)},
+        tables={name: _count(rows, *TABLES[name]) for name in tables},
+    )
+    return build(counts, records, min_group, compare_since)
 
 
-def _count(starts: list[Start], columns: tuple[str, ...], min_group: int) -> Table:
-    groups = Counter(tuple(getattr(start, column) for column in columns) for start in starts)
-    ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
-    if columns[0] == "day":
-        ordered.sort(key=lambda item: item[0][0])
-    rows: list[Row] = []
-    for values, count in ordered:
-        if count >= min_group:
-            row: Row = dict(zip(columns, values, strict=True))
-            rows.append({**row, "starts": count})
-    small = [count for _, count in ordered if count < min_group]
-    return {"rows": rows, "folded": {"groups": len(small), "starts": sum(small)}}
+def _count(starts: Counter[Start], *columns: str) -> Cells:
+    cells = Counter[Key]()
+    positions = [Start._fields.index(column) for column in columns]
+    for start, number in starts.items():
+        values: list[object] = [start[position] for position in positions]
+        if columns[0] == "day":
+            values[0] = date.fromisoformat(start.day)
+        cells[tuple(values)] += number
+    return cells
 
 
 # How common each value is: of one-shot starts (CI jobs) and of daemons. A pair grows from the first
@@ -251,9 +253,9 @@ HOSTILE_VALUES = (
 def _hostile_report() -> Document:
     # The value with quotes grows, so that the page's sentences name it too.
     return make_document(
-        Start(f"2026-08-0{day}", value, value, value, value, value, value, day, value, value)
+        Start(f"2026-08-{day:02}", value, value, value, value, value, value, day, value, value)
         for value in HOSTILE_VALUES
-        for day in range(1, 9)
+        for day in range(1, 19)
         for _ in range(6 * day if value == HOSTILE_VALUES[1] else 6)
     )
 
@@ -263,7 +265,7 @@ def _years_report() -> Document:
     return make_document(simulate(1_095, 30_000, releases=releases))
 
 
-REPORTS: dict[str, Callable[[], Document]] = {
+_REPORTS: dict[str, Callable[[], Document]] = {
     "example": example_report,
     "empty": lambda: make_document([], refused={"other_event": 3}, unreadable=2),
     "one": lambda: make_document([Start("2026-08-03")], min_group=1),
@@ -273,4 +275,11 @@ REPORTS: dict[str, Callable[[], Document]] = {
     "years": _years_report,
     "hostile": _hostile_report,
 }
-"""Reports of every size."""
+REPORT_NAMES = (*_REPORTS,)
+"""The names of reports of every size."""
+
+
+@functools.cache
+def report_of(name: str) -> Document:
+    """One of the reports. It must not be changed."""
+    return _REPORTS[name]()

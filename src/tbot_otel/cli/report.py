@@ -57,6 +57,7 @@ def configure(parser: "Parser") -> None:
     for option, brief in (
         ("--since", "the first day to count, as YYYY-MM-DD (UTC)"),
         ("--until", "the day after the last one to count"),
+        ("--compare-since", "compare from this day on with what is before (the second half)"),
     ):
         parser.add_argument(option, type=_parse_day, metavar="DATE", help=brief)
     parser.add_argument(
@@ -104,6 +105,10 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(missing_extra("report"))
     if options.since and options.until and options.since >= options.until:
         raise OptionError("--since, --until: expected an earlier day for --since")
+    if options.compare_since and not (
+        (options.since or date.min) < options.compare_since < (options.until or date.max)
+    ):
+        raise OptionError("--compare-since: expected a day between --since and --until")
     if options.output is None and sys.stdout is None:
         raise OptionError("--output: expected a file, because standard output is closed")
     if options.output is None and options.format == "parquet" and sys.stdout.isatty():
@@ -197,7 +202,9 @@ def _read(
         counter.finish()
         if options.format in ("csv", "parquet"):
             return counter.write_starts(options.format), counter.starts
-        return _render(options, counter.document(options.min_group)), counter.starts
+        return _render(
+            options, counter.document(options.min_group, options.compare_since)
+        ), counter.starts
 
 
 def _render(options: argparse.Namespace, document: "Document") -> bytes:

@@ -1,26 +1,27 @@
 """Counts starts, each session once, with bounded memory."""
 
 import os
+from array import array
 from collections import Counter
+from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
-import numpy as np
 
 from tbot_otel.registry import START
-from tbot_otel.report.document import (
-    DESTINATION_KINDS,
-    REASONS,
-    TABLES,
-    Document,
-    Folded,
-    Period,
-    Records,
-    Table,
-)
+from tbot_otel.report.build import Counts, build
+from tbot_otel.report.changes import MAX_DAYS
+from tbot_otel.report.document import DESTINATION_KINDS, REASONS, TABLES, Document
+from tbot_otel.report.folding import Cells
+from tbot_otel.report.parquet import INT32, TEXT, UUID, encode_texts, write_parquet
 from tbot_otel.report.parse import COLUMNS, Chunk, Values
 from tbot_otel.report.reader import ReportError
+
+if TYPE_CHECKING:
+    from tbot_otel.report.document import Records
+    from tbot_otel.report.parquet import Kind
 
 MEMORY_LIMIT_MIB: Final = 256
 """What DuckDB may take. The rest goes to files in its temporary folder."""
@@ -28,6 +29,9 @@ MEMORY_LIMIT_MIB: Final = 256
 # Memory for the indexes of distinct values, and for starts that are not in DuckDB yet.
 _MAX_INDEXES = 100_000
 _MAX_PENDING = 200_000
+# Of a table. A stranger can post starts with a version each.
+_MAX_ROWS = 10_000
+_MAX_VALUES = 1_000
 
 _COUNTS = {attribute.name for attribute in START.attributes if attribute.type == "int"}
 _TYPES = {column: "USMALLINT" if f"tbot.{column}" in _COUNTS else "VARCHAR" for column in COLUMNS}
@@ -35,7 +39,6 @@ _KINDS = ", ".join(
     f"CASE WHEN destinations_{kind} > 0 THEN '{kind}' END" for kind in DESTINATION_KINDS
 )
 _TOTAL = " + ".join(f"destinations_{kind}::INTEGER" for kind in DESTINATION_KINDS)
-_Columns = dict[str, "np.ndarray[Any, Any]"]
 
 
 class StartCounter:
@@ -53,8 +56,10 @@ class StartCounter:
         self._folder = folder
         self._indexes: dict[Values, int] = {}
         self._next_index = 0
-        self._pending: list[_Columns] = []
-        self._pending_count = 0
+        self._session_ids = bytearray()
+        self._days = array("i")
+        self._start_indexes = array("i")
+        self._file_numbers = count()
         self._added = 0
         self._read = 0
         self._unreadable = 0
@@ -76,7 +81,7 @@ class StartCounter:
             SET allowed_directories = [{_quote(str(folder))}];
             SET enable_external_access = false;
             SET lock_configuration = true;
-            CREATE TABLE starts (high UBIGINT, low UBIGINT, day INTEGER, index INTEGER);
+            CREATE TABLE starts (session UUID, day INTEGER, index INTEGER);
             CREATE TABLE start_values (index INTEGER, {types});
         """)
 
@@ -93,61 +98,65 @@ class StartCounter:
         self._refused += chunk.refused
         if not chunk.days:
             return
-        ids = np.frombuffer(chunk.session_ids, np.uint64).reshape(-1, 2)
-        indexes = self._add_values(chunk.values)[np.frombuffer(chunk.indexes, np.int32)]
-        self._pending.append(
-            {
-                "high": ids[:, 0].copy(),
-                "low": ids[:, 1].copy(),
-                "day": np.frombuffer(chunk.days, np.int32),
-                "index": indexes,
-            }
-        )
-        self._added += len(indexes)
-        self._pending_count += len(indexes)
-        if self._pending_count >= _MAX_PENDING:
+        indexes = self._add_values(chunk.values)
+        self._session_ids += chunk.session_ids
+        self._days += chunk.days
+        self._start_indexes.extend(map(indexes.__getitem__, chunk.indexes))
+        self._added += len(chunk.days)
+        if len(self._days) >= _MAX_PENDING:
             self._flush()
 
-    def _add_values(self, values: list[Values]) -> "np.ndarray[Any, Any]":
+    def _add_values(self, values: list[Values]) -> list[int]:
         """Return the index of each."""
         if len(self._indexes) > _MAX_INDEXES:
             # The same values can have two indexes.
             self._indexes.clear()
-        # Different JSON texts can decode to the same values.
+        # Different texts can decode to the same values.
         new = dict.fromkeys(item for item in values if item not in self._indexes)
-        for item in new:
-            self._indexes[item] = self._next_index
-            self._next_index += 1
+        first = self._next_index
+        self._next_index += len(new)
+        self._indexes.update(zip(new, range(first, self._next_index), strict=True))
         if new:
-            columns = {
-                name: np.array(column, np.uint16 if kind == "USMALLINT" else object)
-                for (name, kind), column in zip(_TYPES.items(), zip(*new, strict=True), strict=True)
-            }
-            index = np.array([self._indexes[item] for item in new], np.int32)
-            self._insert("start_values", {"index": index, **columns})
-        return np.array([self._indexes[item] for item in values], np.int32)
+            indexes = array("i", range(first, self._next_index)).tobytes()
+            columns: dict[str, tuple[Kind, bytes]] = {"index": (INT32, indexes)}
+            for (name, kind), column in zip(_TYPES.items(), zip(*new, strict=True), strict=True):
+                if kind == "VARCHAR":
+                    columns[name] = TEXT, encode_texts(map(str, column))
+                else:
+                    columns[name] = INT32, array("i", map(int, column)).tobytes()
+            self._insert("start_values", len(new), columns)
+        return [self._indexes[item] for item in values]
 
     def _flush(self) -> None:
-        if self._pending:
-            names = self._pending[0]
-            columns = {
-                name: np.concatenate([part[name] for part in self._pending]) for name in names
+        if self._days:
+            columns: dict[str, tuple[Kind, bytes]] = {
+                "session": (UUID, bytes(self._session_ids)),
+                "day": (INT32, self._days.tobytes()),
+                "index": (INT32, self._start_indexes.tobytes()),
             }
-            self._insert("starts", columns)
-            self._pending.clear()
-            self._pending_count = 0
+            self._insert("starts", len(self._days), columns)
+            self._session_ids = bytearray()
+            self._days = array("i")
+            self._start_indexes = array("i")
 
-    def _insert(self, table: str, columns: "_Columns") -> None:
-        self._database.register("inserted", columns)
-        self._execute(f"INSERT INTO {table} FROM inserted")
-        self._database.unregister("inserted")
+    def _insert(self, table: str, rows: int, columns: "dict[str, tuple[Kind, bytes]]") -> None:
+        # DuckDB can remember a file by its name.
+        path = self._folder / f"{table}-{next(self._file_numbers)}.parquet"
+        try:
+            write_parquet(path, rows, columns)
+        except OSError:
+            raise self._space_error() from None
+        self._execute(f"INSERT INTO {table} FROM read_parquet({_quote(str(path))})")
+        path.unlink()
 
     def _execute(self, statement: str) -> duckdb.DuckDBPyConnection:
         try:
             return self._database.execute(statement)
         except (duckdb.IOException, duckdb.OutOfMemoryException):
-            folder = self._folder.parent
-            raise ReportError(f"{folder}: expected more space for temporary files") from None
+            raise self._space_error() from None
+
+    def _space_error(self) -> ReportError:
+        return ReportError(f"{self._folder.parent}: temporary files need more space or memory")
 
     def finish(self) -> None:
         """Count each session once. No chunk can be added after it."""
@@ -157,13 +166,13 @@ class StartCounter:
             SELECT day, index, count(*)::BIGINT AS starts
             FROM (
                 SELECT arg_min(day, rowid) AS day, arg_min(index, rowid) AS index
-                FROM starts GROUP BY high, low
+                FROM starts GROUP BY session
             )
             GROUP BY ALL;
             DROP TABLE starts;
             CREATE TABLE start_groups AS
             SELECT
-                (DATE '1970-01-01' + day)::VARCHAR AS day,
+                DATE '1970-01-01' + day AS day,
                 {", ".join(COLUMNS)},
                 concat_ws('+', {_KINDS}) AS destinations,
                 {_TOTAL} AS destination_count,
@@ -174,42 +183,50 @@ class StartCounter:
         """)
         ((self.starts,),) = self._query("SELECT coalesce(sum(starts), 0)::BIGINT FROM start_groups")
 
-    def document(self, min_group: int) -> Document:
+    def document(
+        self, min_group: int, compare_since: date | None = None, today: date | None = None
+    ) -> Document:
         """Return the document.
 
         Args:
-            min_group: A row that stands for fewer starts is folded, except in `day`.
+            min_group: See `build`.
+            compare_since: See `build`.
+            today: The day after which a start is from the future; by default this one.
         """
-        ((first, last),) = self._query("SELECT min(day), max(day) FROM start_groups")
-        return Document(
-            starts=self.starts,
-            period=Period(first=first, last=last),
-            records=Records(
-                read=self._read,
-                duplicate=self._added - self.starts,
-                refused={name: self._refused[name] for name in REASONS if self._refused[name]},
-                unreadable=self._unreadable,
-            ),
-            tables={
-                name: self._table(columns, 1 if name == "day" else min_group)
-                for name, columns in TABLES.items()
-            },
+        today = today or datetime.now(UTC).date()
+        days = dict(self._query("SELECT day, sum(starts)::BIGINT FROM start_groups GROUP BY day"))
+        records: Records = {
+            "read": self._read,
+            "duplicate": self._added - self.starts,
+            "refused": {name: self._refused[name] for name in REASONS if self._refused[name]},
+            "unreadable": self._unreadable,
+            "future": sum(starts for day, starts in days.items() if day > today),
+        }
+        has_days = not days or (max(days) - min(days)).days <= MAX_DAYS
+        day = "day" if has_days else "date_trunc('year', day)::DATE"
+        tables = ("helper_version", "destinations", "host_arch")
+        by_value = ("version", "helper", "os_type")
+        counts = Counts(
+            days=days,
+            use_cases=self._count(day, *TABLES["use_case"]),
+            values={column: self._count(day, _common(column)) for column in by_value},
+            distinct={name: self._count_distinct(*TABLES[name]) for name in (*by_value, *tables)},
+            tables={name: self._count(*TABLES[name], limit=_MAX_ROWS) for name in tables},
+            has_days=has_days,
         )
+        return build(counts, records, min_group, compare_since)
 
-    def _table(self, columns: tuple[str, ...], min_group: int) -> Table:
-        names = ", ".join(columns)
-        order = [name for name in columns if name == "day"]
-        order += ["starts DESC", *(name for name in columns if name != "day")]
-        groups = f"(SELECT {names}, sum(starts)::BIGINT AS starts FROM start_groups GROUP BY ALL)"
-        rows = self._query(f"FROM {groups} WHERE starts >= {min_group} ORDER BY {', '.join(order)}")
-        ((folded, starts),) = self._query(
-            f"SELECT count(*), coalesce(sum(starts), 0)::BIGINT "
-            f"FROM {groups} WHERE starts < {min_group}"
+    def _count_distinct(self, *columns: str) -> int:
+        distinct = f"SELECT DISTINCT {', '.join(columns)} FROM start_groups"
+        ((number,),) = self._query(f"SELECT count(*) FROM ({distinct})")
+        return int(number)
+
+    def _count(self, *columns: str, limit: int | None = None) -> Cells:
+        rows = self._query(
+            f"SELECT {', '.join(columns)}, sum(starts)::BIGINT AS starts FROM start_groups "
+            f"GROUP BY ALL{f' ORDER BY starts DESC LIMIT {limit}' if limit else ''}"
         )
-        return Table(
-            rows=[dict(zip((*columns, "starts"), row, strict=True)) for row in rows],
-            folded=Folded(groups=folded, starts=starts),
-        )
+        return {tuple(values): starts for *values, starts in rows}
 
     def _query(self, statement: str) -> list[tuple[Any, ...]]:
         return self._execute(statement).fetchall()
@@ -225,7 +242,7 @@ class StartCounter:
         columns = ", ".join(("day", *COLUMNS))
         self._execute(f"""
             COPY (
-                SELECT {columns.replace("day", "day::DATE AS day", 1)}
+                SELECT {columns}
                 FROM start_groups, range(start_groups.starts)
                 ORDER BY {columns}
             ) TO {_quote(str(path))} (FORMAT {format}{", HEADER" if format == "csv" else ""})
@@ -235,6 +252,12 @@ class StartCounter:
     def close(self) -> None:
         """Close the database, so that its files can be removed."""
         self._database.close()
+
+
+def _common(column: str) -> str:
+    """Return an expression for a column in which rare values are NULL, if there are very many."""
+    values = f"SELECT {column} FROM start_groups GROUP BY ALL ORDER BY sum(starts) DESC"
+    return f"CASE WHEN {column} IN ({values} LIMIT {_MAX_VALUES}) THEN {column} END"
 
 
 def _quote(text: str) -> str:

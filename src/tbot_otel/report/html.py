@@ -1,51 +1,32 @@
 """The report as one HTML page, with charts that are drawn while it is written.
 
-No value of a record reaches a chart: a chart has days and numbers, and refers to its series by
-position. The page names the series, and its template escapes every name.
+No value of a record reaches a chart. The page names its series, and the template escapes each name.
 """
 
-import math
 import re
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from tbot_otel.report import wording
+from tbot_otel.report.charts import SIZES, Drawing, curve, draw
+from tbot_otel.report.destinations import destinations
 from tbot_otel.report.document import TABLES
-from tbot_otel.report.summaries import destinations, history
+from tbot_otel.report.history import MAX_VERSIONS, history, releases, side_by_side, version_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from tbot_otel.report.document import Document
 
 MAX_SERIES = 5
 """The most values that a chart tells apart. page.css has a color for each."""
-MAX_VERSIONS = 9
-"""The most versions that a chart tells apart. page.css has a color for each, in their order."""
-MAX_BARS = 62
-"""The most bars of a chart. Longer periods have a bar for each week, month, year or more."""
 MAX_VISIBLE_ROWS = 10
 """The most rows of a ranking that are visible before the reader opens the others."""
 
 _REST = "all others"
-_CHART_SIZES = {"wide": (670, 220), "narrow": (256, 180)}
-"""The width and height in pixels of a chart's bars, at most."""
-_LABEL_PIXELS = 85
-_MAX_BAR_PIXELS = 50
-_VEGA_CONFIG = {
-    "aria": False,  # the page describes each chart
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": "var(--muted)",
-        "labelFont": "system-ui, sans-serif",
-        "labelFontSize": 12,
-        "labelPadding": 6,
-        "domainColor": "var(--line)",
-        "gridColor": "var(--line)",
-        "tickColor": "var(--line)",
-    },
-}
 
 
 class Series(NamedTuple):
@@ -67,7 +48,7 @@ class Chart(NamedTuple):
         labels: The start of each bar's time.
         totals: The starts of each bar.
         series: The parts of the bars, from the bottom to the top.
-        svgs: The SVG of each size.
+        drawings: The drawing of each size.
     """
 
     title: str
@@ -77,7 +58,7 @@ class Chart(NamedTuple):
     labels: list[str]
     totals: list[int]
     series: list[Series]
-    svgs: dict[str, str]
+    drawings: dict[str, Drawing]
 
 
 class Ranking(NamedTuple):
@@ -98,14 +79,35 @@ class Ranking(NamedTuple):
     folded: str
 
 
+class Grid(NamedTuple):
+    """A table of words and numbers.
+
+    Attributes:
+        caption: What it shows.
+        headings: The headings of its columns.
+        rows: The cells of each row.
+        words: How many columns have words, before those with numbers.
+        curves: The path of each row's bars in its last column; empty if there are none.
+        notes: How to read it.
+    """
+
+    caption: str
+    headings: list[str]
+    rows: list[list[str]]
+    words: int = 1
+    curves: Sequence[str] = ()
+    notes: str = ""
+
+
 class Section(NamedTuple):
-    """A question, the first sentence of its answer, and the chart and rankings behind it."""
+    """A question, the first sentence of its answer, and what is behind it."""
 
     id: str
     question: str
     answer: str
-    chart: Chart | None
-    rankings: "tuple[Ranking, ...]"
+    chart: Chart | None = None
+    grids: Sequence[Grid] = ()
+    rankings: Sequence[Ranking] = ()
 
 
 class Figure(NamedTuple):
@@ -116,11 +118,11 @@ class Figure(NamedTuple):
     basis: str
 
 
-def render(report: "Document", min_group: int) -> str:
+def render(document: "Document", min_group: int) -> str:
     """Render the report as an HTML page: one file that loads nothing and has no scripts.
 
     Args:
-        report: The report.
+        document: The report.
         min_group: The number of starts below which its rows are folded.
     """
     import jinja2
@@ -133,12 +135,14 @@ def render(report: "Document", min_group: int) -> str:
         lstrip_blocks=True,
     )
     environment.filters["pieces"] = _pieces
-    page = environment.get_template("page.html.jinja")
-    return page.render(
-        figures=_figures(report) if report["starts"] else [],
+    nothing = wording.NOTHING if not document["starts"] else wording.all_folded(document, min_group)
+    return environment.get_template("page.html.jinja").render(
+        figures=[] if nothing else _figures(document),
         max_visible_rows=MAX_VISIBLE_ROWS,
-        report=report,
-        sections=_sections(report, min_group) if report["starts"] else [],
+        nothing=nothing,
+        report=document,
+        limits=wording.limits(min_group),
+        sections=[] if nothing else _sections(document, min_group),
         wording=wording,
     )
 
@@ -148,100 +152,143 @@ def _pieces(text: str) -> list[str]:
     return re.findall(r"[^\s_/:]{1,20}[\s_/:]*|[\s_/:]+", text)
 
 
-def _figures(report: "Document") -> list[Figure]:
-    days = wording.count(len(report["tables"]["day"]["rows"]), "day")
-    figures = [Figure("Starts", f"{report['starts']:,}", f"on {days}")]
+def _figures(document: "Document") -> list[Figure]:
+    days = wording.count(len(document["tables"]["day"]["rows"]), "day")
+    figures = [Figure("Starts", f"{document['starts']:,}", f"on {days}")]
     for table in ("run_mode", "join_type", "version"):
-        for row in report["tables"][table]["rows"][:1]:
+        for row in document["tables"][table]["rows"][:1]:
             name = f"Most common {wording.COLUMNS[table].lower()}"
-            basis = wording.part(int(row["starts"]), report["starts"])
+            basis = wording.part(int(row["starts"]), document["starts"])
             figures.append(Figure(name, wording.describe(row[table]), basis))
     return figures
 
 
-def _sections(report: "Document", min_group: int) -> list[Section]:
-    def section(table: str, answer: str, *rankings: Ranking, chart: Chart | None = None) -> Section:
-        return Section(table.replace("_", "-"), wording.QUESTIONS[table], answer, chart, rankings)
-
-    def ranking(caption: str, table: str) -> Ranking:
-        rows = report["tables"][table]["rows"]
-        columns = TABLES[table]
-        pairs = [([row[column] for column in columns], int(row["starts"])) for row in rows]
-        return rank(caption, table, columns, pairs)
-
-    def sums(caption: str, column: str, starts: "Mapping[Any, int]") -> Ranking:
-        pairs = [([value], count) for value, count in starts.items()]
-        return rank(caption, "destinations", (column,), pairs)
-
-    def rank(
-        caption: str, table: str, columns: "Iterable[str]", pairs: "list[tuple[list[Any], int]]"
-    ) -> Ranking:
-        return Ranking(
-            caption,
-            [wording.COLUMNS[column] for column in columns],
-            [([*map(wording.describe, values)], starts) for values, starts in pairs],
-            max((starts for _, starts in pairs), default=0),
-            wording.folded(report["tables"][table]["folded"], min_group),
-        )
-
-    by_kind, by_combination, counts = destinations(report)
+def _sections(document: "Document", min_group: int) -> list[Section]:
+    ranking = partial(_ranking, document)
+    by_kind, by_combination, counts = destinations(document)
+    answers = {
+        "changes": wording.changes(document),
+        "run_mode": wording.busiest_day(document),
+        "destinations": "A start can have several destinations, of several kinds.",
+    }
+    charts = {
+        "run_mode": _chart(document, "run_mode", "Starts by run mode"),
+        "join_type": _chart(document, "join_type", "Join methods", shares=True),
+        "version": _chart(document, "version", "Versions", shares=True),
+    }
+    grids = {
+        "changes": _changes(document, min_group),
+        "run_mode": [
+            _side_by_side(document, "join_type", "Join methods of each run mode"),
+            _side_by_side(document, "destinations", "Kinds of destinations of each run mode"),
+        ],
+        "version": _releases(document),
+    }
+    rankings = {
+        "use_case": [ranking("Use cases", "use_case")],
+        "run_mode": [ranking("Run modes", "run_mode")],
+        "join_type": [ranking("Join methods", "join_type")],
+        "version": [ranking("Versions", "version")],
+        "destinations": [
+            ranking("Each kind, alone or with others", "destinations", by_kind),
+            ranking("Kinds together", "destinations", by_combination),
+            ranking("Number of destinations", "destinations", counts, "destination_count"),
+        ],
+        "helper": [ranking("Helpers", "helper"), ranking("Versions of helpers", "helper_version")],
+        "os_type": [ranking("Operating systems", "os_type"), ranking("Architectures", "host_arch")],
+    }
     return [
-        section("use_case", _most_common(report, "use_case"), ranking("Use cases", "use_case")),
-        section(
-            "run_mode",
-            wording.busiest_day(report),
-            ranking("Run modes", "run_mode"),
-            chart=_chart(report, "run_mode", "Starts by run mode"),
-        ),
-        section(
-            "join_type",
-            _most_common(report, "join_type"),
-            ranking("Join methods", "join_type"),
-            chart=_chart(report, "join_type", "Join methods", shares=True),
-        ),
-        section(
-            "version",
-            _most_common(report, "version"),
-            ranking("Versions", "version"),
-            chart=_chart(report, "version", "Versions", shares=True),
-        ),
-        section(
-            "destinations",
-            "A start can have several destinations, of several kinds.",
-            sums("Each kind, alone or with others", "destinations", by_kind),
-            sums("Kinds together", "destinations", by_combination),
-            sums("Number of destinations", "destination_count", counts),
-        ),
-        section(
-            "helper",
-            _most_common(report, "helper"),
-            ranking("Helpers", "helper"),
-            ranking("Versions of helpers", "helper_version"),
-        ),
-        section(
-            "os_type",
-            _most_common(report, "os_type"),
-            ranking("Operating systems", "os_type"),
-            ranking("Architectures", "host_arch"),
-        ),
+        Section(
+            name.replace("_", "-"),
+            question,
+            answers.get(name) or _most_common(document, name),
+            charts.get(name),
+            grids.get(name, []),
+            rankings.get(name, []),
+        )
+        for name, question in wording.QUESTIONS.items()
+        if name != "records"
     ]
 
 
-def _most_common(report: "Document", table: str) -> str:
-    for row in report["tables"][table]["rows"]:
+def _ranking(
+    document: "Document",
+    caption: str,
+    table: str,
+    sums: "Mapping[Any, int] | None" = None,
+    column: str = "",
+) -> Ranking:
+    """Return the rows of a table, or sums of its rows by a column, by default the first one."""
+    columns: Sequence[str] = TABLES[table]
+    if sums is None:
+        pairs = [
+            ([row[name] for name in columns], int(row["starts"]))
+            for row in document["tables"][table]["rows"]
+        ]
+    else:
+        columns = [column or columns[0]]
+        pairs = [([value], count) for value, count in sums.items()]
+    return Ranking(
+        caption,
+        [wording.COLUMNS[name] for name in columns],
+        [([*map(wording.describe, values)], starts) for values, starts in pairs],
+        max((starts for _, starts in pairs), default=0),
+        wording.folded(document["tables"][table]["folded"]),
+    )
+
+
+def _most_common(document: "Document", table: str) -> str:
+    for row in document["tables"][table]["rows"]:
         values = " · ".join(wording.describe(row[column]) for column in TABLES[table])
-        return f"Most common: {values}, {wording.part(int(row['starts']), report['starts'])}."
+        return f"Most common: {values}, {wording.part(int(row['starts']), document['starts'])}."
     return "Every group is too small to be shown."
 
 
-def _chart(report: "Document", column: str, title: str, *, shares: bool = False) -> Chart:
-    unit, labels, totals, parts = history(report, column, MAX_BARS)
-    if column == "version":
-        parts = _group_versions(parts)
+def _changes(document: "Document", min_group: int) -> list[Grid]:
+    rows = wording.list_changes(document, min_group)
+    headings = ["Of", "Value", "Change", "Before", "After"]
+    return (
+        [Grid("Changes", headings, [[*row] for row in rows], 3, notes=wording.CHANGES_NOTE)]
+        if rows
+        else []
+    )
+
+
+def _side_by_side(document: "Document", column: str, caption: str) -> Grid:
+    modes = wording.mode_totals(document)
+    rows = [
+        [wording.describe(value), *wording.of_modes(counts, modes)]
+        for value, counts in side_by_side(document, column)
+    ]
+    headings = [wording.COLUMNS[column], *map(wording.describe, modes)]
+    return Grid(caption, headings, rows, notes=wording.SMALL_NOTE)
+
+
+def _releases(document: "Document") -> list[Grid]:
+    weeks, found = releases(document)
+    if not found:
+        return []
+    rows = [
+        [
+            one.name,
+            one.since or wording.FIRST_WEEK,
+            one.majority_since or wording.NEVER,
+            wording.list_shares(one.shares),
+        ]
+        for one in found
+    ]
+    headings = ["Release", "Since the week of", "More than half since", "Share by week"]
+    curves = [curve(one.shares) for one in found]
+    note = f"From the week of {weeks[0]} to that of {weeks[-1]}. {wording.SMALL_NOTE}"
+    return [Grid("Releases", headings, rows, 4, curves, note)]
+
+
+def _chart(document: "Document", column: str, title: str, *, shares: bool = False) -> Chart:
+    unit, labels, totals, parts, complete = history(document, column)
     names = sorted(parts, key=lambda name: -sum(parts[name]))
     if column == "version":
         # The newest at the bottom: its growth is easiest to see from a straight line.
-        names = sorted(names[:MAX_VERSIONS], key=_version_key, reverse=True)
+        names = sorted(names[:MAX_VERSIONS], key=version_key, reverse=True)
         step = (MAX_VERSIONS - 1) / max(len(names) - 1, 1)
         colors = [f"var(--version-{round(n * step)})" for n in range(len(names))]
     else:
@@ -255,116 +302,19 @@ def _chart(report: "Document", column: str, title: str, *, shares: bool = False)
     notes = [f"One bar for each {unit}."]
     if unit == "week":
         notes.append("Weeks begin on Monday.")
-    if unit != "day" and len(labels) > 1:
-        notes.append(f"The first and the last {unit} can be incomplete.")
+    if not all(complete):
+        notes.append(f"A pale bar is of a {unit} that can be incomplete.")
     if any(rest):
         series.append(Series(_REST, "var(--rest)", rest))
         notes.append(
-            f"“{_REST}”: less common values, and groups of a day that are too small to be shown."
+            f"“{_REST}”: less common values, and those with a {unit} of too few starts to be shown."
         )
-    if shares:
-        fact = _largest_increase(series, totals, unit)
-    else:
-        most = max(totals)
-        fact = f"The most starts in one {unit}: {most:,}, from {labels[totals.index(most)]}."
-    svgs = _draw(labels, series, shares=shares)
-    return Chart(f"{title}, each {unit}", unit, fact, notes, labels, totals, series, svgs)
-
-
-def _largest_increase(series: list[Series], totals: list[int], unit: str) -> str:
-    def increase(one: Series) -> float:
-        return one.counts[-1] / totals[-1] - one.counts[0] / totals[0]
-
-    known = [one for one in series if one.name != _REST]
-    if len(totals) == 1:
-        return f"There is only one {unit}."
-    if not known or increase(most := max(known, key=increase)) <= 0:
-        return f"No share is larger in the last {unit} than in the first."
-    return (
-        f"Largest increase: {most.name}, from {wording.part(most.counts[0], totals[0])} in the "
-        f"first {unit} to {wording.part(most.counts[-1], totals[-1])} in the last."
-    )
-
-
-def _group_versions(parts: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Add up versions with the same first numbers, ``18.3.x`` or ``18.x``, if there are many."""
-    for numbers in (2, 1):
-        if len(parts) <= MAX_VERSIONS:
-            break
-        start = re.compile(rf"(?:\d+\.){{{numbers}}}")
-        groups: dict[str, list[int]] = {}
-        for version, counts in parts.items():
-            name = f"{match[0]}x" if (match := start.match(version)) else version
-            known = groups.get(name, [0] * len(counts))
-            groups[name] = [a + b for a, b in zip(known, counts, strict=True)]
-        parts = groups
-    return parts
-
-
-def _version_key(version: str) -> tuple[list[int], bool, str]:
-    numbers, _, stage = version.partition("-")
-    return [int(number) for number in re.findall(r"\d{1,9}", numbers)], not stage, stage
-
-
-def _draw(labels: list[str], series: list[Series], *, shares: bool) -> dict[str, str]:
-    import vl_convert
-
-    values = [
-        {"bar": label, "series": position, "starts": one.counts[n]}
-        for position, one in enumerate(series)
-        for n, label in enumerate(labels)
-        if one.counts[n]
-    ]
-    svgs = {}
-    highest = max(map(sum, zip(*(one.counts for one in series), strict=True)))
-    for size, (max_width, height) in _CHART_SIZES.items():
-        width = min(max_width, _MAX_BAR_PIXELS * len(labels))
-        label_every = math.ceil(len(labels) / max(1, width // _LABEL_PIXELS))
-        spec: dict[str, Any] = {
-            "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-            "config": _VEGA_CONFIG,
-            "background": None,
-            "padding": {"left": 8, "top": 8, "right": 16, "bottom": 4},
-            "width": width,
-            "height": height,
-            "data": {"values": values},
-            "mark": {"type": "bar", "stroke": "var(--page)", "strokeWidth": 0.5},
-            "encoding": {
-                "x": {
-                    "field": "bar",
-                    "type": "ordinal",
-                    "scale": {"domain": labels, "paddingInner": 0.12, "paddingOuter": 0.06},
-                    "axis": {
-                        "title": None,
-                        "values": labels[::label_every],
-                        "labelAngle": 0,
-                        "labelOverlap": False,
-                    },
-                },
-                "y": {
-                    "field": "starts",
-                    "type": "quantitative",
-                    "aggregate": "sum",
-                    "stack": "normalize" if shares else "zero",
-                    "axis": {
-                        "title": None,
-                        "format": "%" if shares else ",d",
-                        "tickCount": 4 if shares else min(4, highest),
-                        "domain": False,
-                        "ticks": False,
-                    },
-                },
-                "color": {
-                    "field": "series",
-                    "type": "ordinal",
-                    "legend": None,
-                    "scale": {
-                        "domain": [*range(len(series))],
-                        "range": [one.color for one in series],
-                    },
-                },
-                "order": {"field": "series", "type": "ordinal"},
-            },
-        }
-        svgs[size] = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    return svgs
+    most = max(totals)
+    fact = f"The most starts in one {unit}: {most:,}, from {labels[totals.index(most)]}."
+    if shares and names:
+        common = max(parts, key=lambda name: sum(parts[name]))
+        starts = wording.part(sum(parts[common]), document["starts"])
+        fact = f"The most common: {wording.describe(common)}, {starts}."
+    bars = [(one.color, one.counts) for one in series]
+    drawings = {size: draw(size, labels, bars, complete, shares=shares) for size in SIZES}
+    return Chart(f"{title}, each {unit}", unit, fact, notes, labels, totals, series, drawings)

@@ -1,15 +1,21 @@
 """The report's words: what the terminal view and the page say alike."""
 
 import unicodedata
+from datetime import date
+from typing import NamedTuple
 
-from tbot_otel.report.document import REASONS
+from tbot_otel.report.changes import MAX_DAYS, MIN_DAYS, MIN_STARTS
+from tbot_otel.report.document import COMPARED, REASONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tbot_otel.report.document import Document, Folded, Records
+    from collections.abc import Iterable, Mapping
+
+    from tbot_otel.report.document import Changes, ComparedPeriod, Document, Folded, Records
 
 COLUMNS = {
     "day": "Day",
+    "release": "Release",
     "run_mode": "Run mode",
     "join_type": "Join method",
     "version": "Version",
@@ -23,6 +29,7 @@ COLUMNS = {
 """The headings of the tables' columns."""
 
 QUESTIONS = {
+    "changes": "Is it changing?",
     "use_case": "What is tbot used for?",
     "run_mode": "How often does it start?",
     "join_type": "How does it join?",
@@ -34,14 +41,20 @@ QUESTIONS = {
 }
 """The questions, by the table that answers first."""
 
-LIMITS = (
-    "A start is one process of tbot. It is not a person, a machine or an agent: a job starts tbot "
-    "at each run, and a daemon can run for weeks after one start. Nothing ties two starts "
-    "together, so agents cannot be counted.\n"
-    "Starts without consent are not sent, so they are not here. Days are UTC. _OTHER stands for "
-    "every value that is not a known one.\n"
-).splitlines()
-"""What the numbers mean, and what they do not."""
+
+def limits(min_group: int) -> list[str]:
+    """What the numbers mean, and what they do not."""
+    return (
+        "A start is one process of tbot. It is not a person, a machine or an agent: a job starts "
+        "tbot at each run, and a daemon can run for weeks after one start. Nothing ties two starts "
+        "together, so agents cannot be counted.\n"
+        "Starts without consent are not sent, so they are not here. Days are UTC. _OTHER stands "
+        "for every value that is not a known one.\n"
+        f"Not shown are groups of fewer than {min_group} starts, and those from which one could be "
+        "computed. This hides names, not counts, and only within one report: two reports of "
+        "overlapping periods can differ by a small group."
+    ).splitlines()
+
 
 NOTHING = "There is no start in what was read."
 """What a report without any start says. `records` says why."""
@@ -92,12 +105,131 @@ def busiest_day(report: "Document") -> str:
     )
 
 
-def folded(table: "Folded", min_group: int) -> str:
+def folded(table: "Folded") -> str:
     """The line for the small groups of a table; empty if there are none."""
     if not table["groups"]:
         return ""
-    groups = count(table["groups"], "group")
-    return f"{groups} with fewer than {min_group} starts each: {count(table['starts'], 'start')}"
+    return f"Not shown: {count(table['groups'], 'group')}, {count(table['starts'], 'start')}"
+
+
+def all_folded(document: "Document", min_group: int) -> str:
+    """The sentence that is in place of all tables if no row of them is shown; empty if one is."""
+    tables = document["tables"].items()
+    if any(table["rows"] for name, table in tables if not name.startswith("day")):
+        return ""
+    return (
+        f"All groups have fewer than {min_group} starts, so none is shown. To see them, use "
+        "--min-group 1."
+    )
+
+
+def changes(document: "Document") -> str:
+    """The sentence that answers whether something changes."""
+    found = document["changes"]
+    starts = sum(one["starts"] for one in found["periods"])
+    days = sum(map(_days, found["periods"]))
+    if days > MAX_DAYS:
+        return f"Too long to compare: {count(days, 'day')}. --since and --until choose fewer."
+    if found["smallest_visible"] is None:
+        sentence = f"Too little to compare: {count(starts, 'start')} on {count(days, 'day')}; "
+        if days < 2 * MIN_DAYS or starts < 2 * MIN_STARTS:
+            return f"{sentence}{2 * MIN_DAYS} days and {2 * MIN_STARTS} starts are needed."
+        return f"{sentence}{MIN_DAYS} days and {MIN_STARTS} starts are needed in each period."
+    before, after = (
+        f"{one['first']} to {one['last']} ({count(one['starts'], 'start')})"
+        for one in found["periods"]
+    )
+    smallest, of_versions = (
+        f"{100 * (found[name] or 0):.1f}"
+        for name in ("smallest_visible", "smallest_visible_version")
+    )
+    changes = count(len(found["rows"]), "change") if found["rows"] else "No clear change"
+    return (
+        f"{changes} of {count(found['compared'], 'share')} between {before} and {after}. "
+        f"One of less than {smallest} percentage points, of versions {of_versions}, cannot be told "
+        "from noise."
+    )
+
+
+def _days(one: "ComparedPeriod") -> int:
+    if one["first"] is None or one["last"] is None:
+        return 0
+    return (date.fromisoformat(one["last"]) - date.fromisoformat(one["first"])).days + 1
+
+
+CHANGES_NOTE = (
+    "A change is larger than shuffled days would give. One customer who arrives, leaves or runs "
+    "for two weeks can be the reason."
+)
+"""What a change means."""
+
+
+class Change(NamedTuple):
+    """A change in words: which, of what, how, and the starts before and after with their shares."""
+
+    column: str
+    value: str
+    kind: str
+    before: str
+    after: str
+
+
+FIRST_WEEK = "the first week read"
+NEVER = "never"
+SMALL_NOTE = "A group that is too small to be shown is blank."
+
+
+def mode_totals(document: "Document") -> dict[str, int]:
+    """The starts of each run mode that is shown."""
+    rows = document["tables"]["run_mode"]["rows"]
+    return {str(row["run_mode"]): int(row["starts"]) for row in rows}
+
+
+def of_modes(counts: "Mapping[str, int]", modes: "Mapping[str, int]") -> list[str]:
+    """The starts of each run mode, with their share of its starts; empty if they are not shown."""
+    return [
+        f"{counts[mode]:,} ({percent(counts[mode], total)})" if mode in counts else ""
+        for mode, total in modes.items()
+    ]
+
+
+def list_shares(shares: "Iterable[float | None]") -> str:
+    """Shares in words, for those who do not see a picture."""
+    return ", ".join("none shown" if share is None else f"{share:.0%}" for share in shares)
+
+
+def list_changes(document: "Document", min_group: int) -> list[Change]:
+    """The changes in words, the largest first."""
+    found = document["changes"]
+    listed = []
+    for row in found["rows"]:
+        columns = COMPARED[str(row["table"])]
+        names = [COLUMNS[column] for column in columns]
+        value = " · ".join(describe(row[column] or "") for column in columns)
+        before, after = (row[side] for side in ("before", "after"))
+        kind = (
+            "new"
+            if before == 0
+            else "gone"
+            if after == 0
+            else "rose"
+            if before is None or (after is not None and _rises(found, int(before), int(after)))
+            else "fell"
+        )
+        texts = [
+            f"fewer than {min_group}"
+            if starts is None
+            else f"{starts:,} ({percent(int(starts), one['starts'])})"
+            for starts, one in zip((before, after), found["periods"], strict=True)
+        ]
+        column = names[0] if len(names) == 1 else "Use case"
+        listed.append(Change(column, value, kind, *texts))
+    return listed
+
+
+def _rises(found: "Changes", before: int, after: int) -> bool:
+    first, second = (one["starts"] for one in found["periods"])
+    return after * first > before * second
 
 
 def records(report: "Document") -> list[str]:
@@ -117,5 +249,9 @@ def records(report: "Document") -> list[str]:
         ]
         sentences.append(f"Refused are {'; '.join(reasons)}.")
     if read["unreadable"]:
-        sentences.append(f"{count(read['unreadable'], 'line')} could not be read as OTLP/JSON.")
+        parts = count(read["unreadable"], "part")
+        sentences.append(f"Of the input, {parts} could not be understood.")
+    if read["future"]:
+        starts = count(read["future"], "start")
+        sentences.append(f"In the future: {starts}. A clock was wrong, or they never happened.")
     return sentences
