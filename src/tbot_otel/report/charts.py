@@ -15,8 +15,9 @@ SIZES = {"wide": (670, 220), "narrow": (290, 180)}
 
 _MAX_BAR_PIXELS = 50
 _BAR_SHARE = 0.88
-_CHARACTER_PIXELS = 7
-_LABEL_PIXELS = 85
+_CHARACTER_PIXELS = 8
+_TICK_CHARACTER_PIXELS = 9
+_LABEL_GAP = 8
 _TOP, _RIGHT, _BOTTOM, _GAP = 8, 16, 26, 6
 _MAX_TICKS = 5
 
@@ -84,7 +85,7 @@ def draw(
         if shares
         else [(number / highest, f"{number:,}") for number in round_numbers(highest)]
     )
-    left = _GAP + _CHARACTER_PIXELS * max(len(text) for _, text in texts)
+    left = _GAP + _TICK_CHARACTER_PIXELS * max(len(text) for _, text in texts)
     step = min(max_width / len(labels), _MAX_BAR_PIXELS)
     right = round(left + step * len(labels))
     bottom = _TOP + height
@@ -103,7 +104,8 @@ def draw(
                 )
                 below[n] = above
         parts.append(Part(color, *paths))
-    every = math.ceil(len(labels) / max(1, (right - left) // _LABEL_PIXELS))
+    label_pixels = max(map(len, labels)) * _CHARACTER_PIXELS + _LABEL_GAP
+    every = math.ceil(label_pixels / step)
     centers = [(left + step * (n + 0.5), label) for n, label in enumerate(labels)]
     return Drawing(
         width=right + _RIGHT,

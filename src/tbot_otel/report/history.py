@@ -16,8 +16,11 @@ MAX_UNITS: Final = 31
 MAX_VERSIONS: Final = 9
 """The most versions of a table by time. If there are more, they are added up."""
 
-# Of the starts, in the column of all others.
+# Of the starts, in the column of all others. More can be in it where fewer bars would be left, as
+# one or two show no course of time.
 _MAX_OTHERS = 0.2
+_MAX_OTHERS_OF_SEVERAL = 0.6
+_SEVERAL = 3
 
 Counts = dict[tuple[date, str | None], int]
 """The starts of each day, or first day of a unit, with a value; None stands for rare values."""
@@ -82,6 +85,8 @@ def make_table(column: str, counts: Counts, min_group: int) -> Table:
         count = sum(1 for _ in units_between(min(days), max(days), unit))
         if count > MAX_UNITS and unit != "year":
             continue
+        if count < _SEVERAL and best["folded"]["starts"] <= _MAX_OTHERS_OF_SEVERAL * total:
+            break
         table = _make_table(column, counts, min_group, unit, start_of)
         if table["folded"]["starts"] < best["folded"]["starts"]:
             best = table

@@ -311,10 +311,8 @@ def _chart(document: "Document", column: str, title: str, *, shares: bool = Fals
         )
     most = max(totals)
     fact = f"The most starts in one {unit}: {most:,}, from {labels[totals.index(most)]}."
-    if shares and names:
-        common = max(parts, key=lambda name: sum(parts[name]))
-        starts = wording.part(sum(parts[common]), document["starts"])
-        fact = f"The most common: {wording.describe(common)}, {starts}."
+    if shares:
+        fact = f"Shares of the starts of each {unit}."
     bars = [(one.color, one.counts) for one in series]
     drawings = {size: draw(size, labels, bars, complete, shares=shares) for size in SIZES}
     return Chart(f"{title}, each {unit}", unit, fact, notes, labels, totals, series, drawings)

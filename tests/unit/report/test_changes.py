@@ -69,8 +69,7 @@ def weekdays(chance: random.Random) -> Drawn:
         is_weekend = day % 7 > 4
         odds = {**METHODS, "github": 0.05} if is_weekend else METHODS
         drawn += [
-            (FIRST + timedelta(day), values(chance, odds))
-            for _ in range(30 if is_weekend else 90)
+            (FIRST + timedelta(day), values(chance, odds)) for _ in range(30 if is_weekend else 90)
         ]
     return drawn
 

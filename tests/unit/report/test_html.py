@@ -39,7 +39,19 @@ ELEMENTS = {
 """The elements of the page outside of its charts, with their attributes."""
 SVG_ELEMENTS = {"svg", "path", "text"}
 SVG_ATTRIBUTES = {
-    *("class", "d", "fill", "width", "height", "viewbox", "x", "y", "role", "aria-label"),
+    *(
+        "class",
+        "d",
+        "fill",
+        "width",
+        "height",
+        "viewbox",
+        "x",
+        "y",
+        "role",
+        "aria-label",
+        "preserveaspectratio",
+    ),
 }
 CHARTED = ("run_mode", "join_type", "version")
 
