@@ -4,6 +4,7 @@ import pytest
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 
 from tbot_otel.otlp.exporter import LazyExporter
+from tbot_otel.otlp.responses import ConsentWithdrawnError, ResponseObserver
 from tbot_otel.otlp.settings import read_settings
 
 
@@ -60,3 +61,21 @@ def test_child_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     lazy.send([])
     lazy.send([])
     assert [exporter.calls for exporter in built] == [[[]], [[], []]]
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_consent_before_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official exporter is built so that it asks for consent as it is then."""
+    observers: list[ResponseObserver] = []
+
+    def build(_: object, observer: ResponseObserver) -> CalledExporter:
+        observers.append(observer)
+        return CalledExporter()
+
+    monkeypatch.setattr("tbot_otel.otlp.exporter.build_exporter", build)
+    LazyExporter(read_settings).send([])
+    (observer,) = observers
+    observer.check_consent()
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    with pytest.raises(ConsentWithdrawnError):
+        observer.check_consent()
