@@ -16,5 +16,7 @@ if __name__ == "__main__":
         page = Path(name) / "report.html"
         page.write_text(render(example_report(), 5), encoding="utf-8")
         browser.open(page, WIDTH)
-        end = browser.evaluate("document.getElementById('join-type').getBoundingClientRect().top")
+        end = browser.evaluate(
+            "document.querySelector('#run-mode .grid-of-words').getBoundingClientRect().top"
+        )
         PICTURE.write_bytes(browser.screenshot(int(end) - 20))
