@@ -220,7 +220,7 @@ def test_full_disk_keeps_the_file(tmp_path: Path, file: Path, private: Path) -> 
     script = (
         "import resource, signal, sys; from tbot_otel.cli import main; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); "
         "sys.exit(main(['report', *sys.argv[1:]]))"
     )
     words = [str(file), "--format", "html", "-o", str(out)]

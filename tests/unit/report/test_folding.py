@@ -47,7 +47,9 @@ def compute(shown: Document, whole: Document, table: str) -> list[Key]:
     ]
     for margin, positions in MARGINS[table]:
         if len(positions) == 1:
-            names[positions[0]] = {value for (value,) in cells(shown, margin)} | {None}
+            names[positions[0]] = {value for (value,) in cells(shown, margin)}
+            if shown["tables"][margin]["folded"]["groups"]:
+                names[positions[0]].add(None)
     unknown = {*product(*names)} - visible.keys()
     lines = [(unknown, shown["starts"] - sum(visible.values()))]
     for margin, positions in MARGINS[table]:

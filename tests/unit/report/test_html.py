@@ -254,8 +254,10 @@ def test_charts_have_the_numbers_of_the_report(name: str) -> None:
 
 def test_versions_are_in_their_order() -> None:
     """The newest version is at the bottom; many versions are added up by their first number."""
+    shown = {str(row["version"]) for row in report_of("example")["tables"]["day_version"]["rows"]}
+    assert shown < {*RELEASES}
     for name, versions in (
-        ("example", sorted(RELEASES, reverse=True)),
+        ("example", [*sorted(shown, reverse=True), "all others"]),
         ("years", [f"{major}.x" for major in range(19, 13, -1)]),
     ):
         (caption,) = (title for title in page_of(name).tables if title.startswith("Versions, each"))
