@@ -3,6 +3,7 @@
 import contextlib
 import socketserver
 import ssl
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import grpc
 import pytest
 import trustme
 
+from support.agent import AGENT_PATH
 from support.otlp import PROTOCOLS
-from support.processes import WAIT_SECONDS, wait_until
+from support.processes import WAIT_SECONDS, run_python, wait_until
 from support.standins import GRPCStandin, HTTPStandin, Response, tunnel_proxy
 from tbot_otel import Outcome, Status
 from tbot_otel.otlp.arguments import Arguments
@@ -294,3 +296,30 @@ def test_calls_on_the_old_channel(tmp_path: Path) -> None:
         released.set()
         slow.join(WAIT_SECONDS)
     assert [outcome.status for outcome in outcomes] == [Status.DELIVERED]
+
+
+@pytest.mark.parametrize("command", ["emit", "run"])
+def test_quiet_grpc(command: str, tmp_path: Path) -> None:
+    """Over gRPC, an untrusted certificate is told in our one line, and in none of gRPC's."""
+    certificates = Certificates(tmp_path)
+    log = tmp_path / "log"
+    words = {
+        "emit": ["emit", "--oneshot", "--tbot-version=18.3.0"],
+        "run": ["run", "--log", str(log), "--", sys.executable, AGENT_PATH],
+    }[command]
+    with certificates.serve("grpc") as collector:
+        certificates.renew()
+        certificates.write_ca()
+        done = run_python(
+            *("-m", "tbot_otel", *words),
+            timeout=WAIT_SECONDS,
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint.replace("localhost", "127.0.0.1"),
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificates.ca_file),
+        )
+        if command == "run":
+            wait_until(log.read_text)
+    lines = done.stderr.splitlines()
+    assert len(lines) == (1 if command == "emit" else 0), lines
+    assert done.stderr.startswith("tbot-otel: not delivered to " if command == "emit" else "")

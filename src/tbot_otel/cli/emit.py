@@ -15,7 +15,6 @@ https://github.com/tbot-otel/tbot-otel/blob/main/docs/reliability.md
 """
 
 import argparse
-from functools import partial
 
 from tbot_otel.cli import _start_options
 from tbot_otel.cli._output import write_message
@@ -61,10 +60,12 @@ def run(options: argparse.Namespace) -> int:
         return _print_and_return(1, f"not delivered to {printable_target()}: {error}")
     wait = wait_seconds(settings)
     start = Start()
-    sender.submit(permitted, start, partial(RecordingExporter, lambda: settings, file))
+    exporter = RecordingExporter(lambda: settings, file)
+    sender.submit(permitted, start, lambda: exporter)
     start.wait(wait)
     # If it is still being sent, the exit would wait for it again.
-    start.settle(Outcome(Status.FAILED, f"no response within {wait:g} s"))
+    problem = exporter.last_problem or f"no response within {wait:g} s"
+    start.settle(Outcome(Status.FAILED, problem))
     line = start.outcome.describe(printable_target(settings))
     if start.outcome.status in (Status.DELIVERED, Status.UNOBSERVED):
         line = f"{line}, session {start.id}"

@@ -180,7 +180,7 @@ def _check(settings: "Settings") -> Outcome:
     except ExporterConfigurationError as error:
         return Outcome(Status.FAILED, str(error))
     wait = emit.wait_seconds(settings)
-    outcomes = [Outcome(Status.FAILED, f"no response within {wait:g} s")]
+    outcomes: list[Outcome] = []
 
     def export() -> None:
         outcomes.append(export_and_observe(exporter, observer, []))
@@ -190,7 +190,9 @@ def _check(settings: "Settings") -> Outcome:
     thread = threading.Thread(target=export, daemon=True)
     thread.start()
     thread.join(wait)
-    return outcomes[-1]
+    if outcomes:
+        return outcomes[0]
+    return Outcome(Status.FAILED, observer.last_problem or f"no response within {wait:g} s")
 
 
 def _check_helper() -> tuple[dict[str, str], list[str]]:
