@@ -34,16 +34,11 @@ class GatedStandin(HTTPStandin):
     """An HTTP stand-in that responds only while its gate is open."""
 
     def __init__(self, *responses: Response) -> None:
-        super().__init__(*responses)
-        self.gate = gate = threading.Event()
-        handler: Any = self._server.RequestHandlerClass
+        self.gate = threading.Event()
+        super().__init__(*responses, on_request=self._wait_for_gate)
 
-        class Handler(handler):  # type: ignore[misc]
-            def send_response(self, *arguments: Any) -> None:
-                gate.wait(WAIT_SECONDS)
-                super().send_response(*arguments)
-
-        self._server.RequestHandlerClass = Handler
+    def _wait_for_gate(self) -> None:
+        self.gate.wait(WAIT_SECONDS)
 
     def __exit__(self, *error: object) -> None:
         self.gate.set()
