@@ -234,6 +234,13 @@ def picture(session: nox.Session) -> None:
     session.run("python", "-m", "support.picture", env={"PYTHONPATH": "tests"})
 
 
+@nox.session(python=PYTHONS[-1])
+def vendors(session: nox.Session) -> None:
+    """Test beside vendors' distributions of OpenTelemetry, and in a program of PyInstaller's."""
+    install(session, "newest")
+    session.run("pytest", "tests/vendors", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def fresh(session: nox.Session) -> None:
     """Run the README's quick start in a fresh Debian. It needs root and debootstrap."""

@@ -127,6 +127,7 @@ def test_typed() -> None:
     [
         ("console_scripts", "tbot-otel", "tbot_otel.cli:main"),
         ("opentelemetry_logs_exporter", "tbot", "tbot_otel.pipeline.exporter:TbotLogExporter"),
+        ("pyinstaller40", "hook-dirs", "tbot_otel._pyinstaller:get_hook_dirs"),
         (
             "opentelemetry_resource_detector",
             "tbot",
@@ -143,7 +144,7 @@ def test_entry_points(group: str, name: str, value: str) -> None:
 
 def test_no_other_entry_points() -> None:
     """The package has no other entry points."""
-    assert len(importlib.metadata.distribution("tbot-otel").entry_points) == 3
+    assert len(importlib.metadata.distribution("tbot-otel").entry_points) == 4
 
 
 def test_installed() -> None:
