@@ -137,7 +137,8 @@ def test_typed() -> None:
 )
 def test_entry_points(group: str, name: str, value: str) -> None:
     """The command and the plugins are declared once each and load."""
-    (entry_point,) = importlib.metadata.entry_points(group=group, name=name)
+    own = importlib.metadata.distribution("tbot-otel").entry_points
+    (entry_point,) = own.select(group=group, name=name)
     assert entry_point.value == value
     assert callable(entry_point.load())
 
