@@ -144,7 +144,8 @@ def test_missing_extra(file: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
-@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+# A report in memory, and one in a file.
+@pytest.mark.parametrize("form", ["html", "parquet"])
 def test_output(tmp_path: Path, file: Path, private: Path, form: str) -> None:
     """OUT is replaced by the whole report, which only its owner can read, or as it was before."""
     out = tmp_path / "out"
@@ -231,7 +232,7 @@ def test_full_disk_keeps_the_file(tmp_path: Path, file: Path, private: Path) -> 
     assert list(private.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+@pytest.mark.parametrize("form", ["terminal", "csv"])
 def test_reader_that_closes_early(file: Path, form: str) -> None:
     """A reader that closes standard output early causes no message."""
     reading, writing = os.pipe()
@@ -248,7 +249,7 @@ def test_reader_that_closes_early(file: Path, form: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize("form", ["terminal", "html", "json", "csv", "parquet"])
+@pytest.mark.parametrize("form", ["terminal", "json"])
 def test_closed_output(file: Path, form: str) -> None:
     """Without standard output, a report needs OUT. Nothing is read before."""
     words = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "--format", form]
@@ -324,8 +325,18 @@ def start_reading(path: Path) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("first", [1, 3, 4, 6])
-@pytest.mark.parametrize("form", ["plain", "gzip", "zstd", "frames"])
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [
+        ("plain", 1),
+        ("gzip", 1),
+        ("zstd", 1),
+        ("zstd", 3),
+        ("frames", 1),
+        ("frames", 4),
+        ("frames", 6),
+    ],
+)
 def test_pipe_that_is_written_in_parts(tmp_path: Path, form: str, first: int) -> None:
     """The form of a pipe is recognized, however few bytes are written first."""
     text = to_line(make_start()).encode()
@@ -520,18 +531,25 @@ LINES = {
     "the longest line": '{"resourceLogs":[' + "{}," * (MAX_LINE_OBJECTS - 2) + "{}]}\n",
     "too many objects": '{"resourceLogs":[' + "{}," * MAX_LINE_OBJECTS + "{}]}\n",
     "too long": "[" + " " * MAX_LINE_BYTES + "]\n",
-    "much too long": f"{SECRET * (20 * 2**20)}\n",
+    "much too long": f"{SECRET * (10 * 2**20)}\n",
     "deep": '{"resourceLogs":' + "[" * (10 * 2**20) + "\n",
 }
 
 
 @needs_proc
-@pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize("compress", [bytes, compress_zstd], ids=["plain", "zstd"])
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [
+        *((name, bytes) for name in LINES),
+        ("the longest line", compress_zstd),
+        ("too long", compress_zstd),
+    ],
+)
 def test_memory(tmp_path: Path, name: str, compress: Callable[[bytes], bytes]) -> None:
     """Long lines take little memory. Those that are too long are counted, the others count."""
     file = tmp_path / "starts"
-    text = f"{to_line(make_start())}{LINES[name] * 4}{to_line(make_start())}"
+    lines = LINES[name] * (4 if name == "8,000 starts a line" else 2)
+    text = f"{to_line(make_start())}{lines}{to_line(make_start())}"
     file.write_bytes(compress(text.encode()))
     process = subprocess.Popen(
         [*COMMAND, str(file), "--format", "json"], env=BASE_ENVIRON, stdout=subprocess.PIPE
@@ -548,7 +566,7 @@ def test_memory(tmp_path: Path, name: str, compress: Callable[[bytes], bytes]) -
     counted = {"8,000 starts a line": 8_000}.get(name, 0)
     assert report["starts"] == counted + 2
     readable = name in ("8,000 starts a line", "the longest line")
-    assert report["records"]["unreadable"] == (0 if readable else 4)
+    assert report["records"]["unreadable"] == (0 if readable else 2)
     assert SECRET not in json.dumps(report)
 
 

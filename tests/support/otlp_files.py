@@ -4,7 +4,7 @@ import json
 import random
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +98,11 @@ def to_message(*starts: dict[str, Any]) -> bytes:
     """The message of an export, after its length, as ``format: proto`` has it."""
     data = ParseDict({"resource_logs": starts}, LogsData()).SerializeToString()
     return len(data).to_bytes(4) + data
+
+
+def to_protobuf(lines: Iterable[str]) -> bytes:
+    """The messages of exports in JSON."""
+    return b"".join(to_message(*json.loads(line)["resourceLogs"]) for line in lines)
 
 
 def compress_zstd(data: bytes) -> bytes:

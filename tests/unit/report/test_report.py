@@ -25,7 +25,9 @@ from support.properties import check_report_file
 from support.report_data import HELPER, Start, count, make_document
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
-from tbot_otel.report.document import DESTINATION_KINDS
+from tbot_otel.report import count as count_module
+from tbot_otel.report import reader
+from tbot_otel.report.document import DESTINATION_KINDS, Document
 from tbot_otel.report.reader import find_files
 
 SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
@@ -424,3 +426,25 @@ def test_first_of_a_session_counts(tmp_path: Path) -> None:
     report = count(*paths, folder=tmp_path / "database", min_group=1)
     assert report["tables"]["join_type"]["rows"] == [{"join_type": "iam", "starts": 1}]
     assert report["records"]["duplicate"] == 2
+
+
+def test_index_of_values_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there are too many values to remember, the counts are the same."""
+    file = tmp_path / "starts.jsonl"
+    methods = ("github", "iam", "github", "token", "iam") * 3
+    file.write_text("".join(to_line(make_start({"join_type": method})) for method in methods))
+    expected = count_in_blocks(file, tmp_path, monkeypatch)
+    monkeypatch.setattr(count_module, "_MAX_INDEXES", 1)
+    assert count_in_blocks(file, tmp_path, monkeypatch) == expected
+    rows = expected["tables"]["join_type"]["rows"]
+    assert {str(row["join_type"]): row["starts"] for row in rows} == {
+        "github": 6,
+        "iam": 6,
+        "token": 3,
+    }
+
+
+def count_in_blocks(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Document:
+    """Count a file with a block for each line."""
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 1)
+    return count(file, folder=folder, min_group=1)
