@@ -3,6 +3,7 @@
 import json
 import re
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +110,15 @@ def test_table_by_time(collected: Collected, column: str) -> None:
     table = collected.report["tables"][f"day_{column}"]
     rows = rows_of(collected.clickhouse, BY_TIME.replace("join_type", column))
     assert rows
-    if table["unit"] == "day":
-        assert [row for row in rows if row in table["rows"]] == table["rows"]
+    assert table["unit"] == "day"
+    names = {str(row[column]) for row in table["rows"]}
+    # Of many versions, 16.x stands for those that begin so.
+    sums = Counter[tuple[str, str]]()
+    for row in rows:
+        major = f"{row[column].partition('.')[0]}.x"
+        sums[row["day"], major if major in names else row[column]] += row["starts"]
+    shown = {(str(row["day"]), str(row[column])): row["starts"] for row in table["rows"]}
+    assert {key: starts for key, starts in sums.items() if key in shown} == shown
 
 
 def test_releases(collected: Collected) -> None:
