@@ -10,6 +10,7 @@ from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from io import BufferedWriter
     from typing import Self
 
 MAX_LINKS = 40
@@ -68,7 +69,7 @@ class Replacement:
         except OSError:
             self._close()
             raise
-        self.file = os.fdopen(fd, "wb")
+        self.file: BufferedWriter = os.fdopen(fd, "wb")
 
     def commit(self) -> None:
         """Replace the old file.

@@ -46,7 +46,7 @@ class Connection:
         self, settings: "Settings", url: "URL", tls_context: ssl.SSLContext | None, deadline: float
     ) -> None:
         self.tls_context = tls_context
-        self.can_be_reused = False
+        self.can_be_reused: bool = False
         self._socket = _connect(settings, url, deadline)
         if tls_context is not None:
             try:

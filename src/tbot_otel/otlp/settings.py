@@ -82,16 +82,16 @@ class Settings:
         credential_provider: tuple[str, str] | None,
         proxy: URL | None,
     ) -> None:
-        self.protocol = protocol
-        self.endpoint = endpoint
-        self.url = url
-        self.is_secure = is_secure
-        self.headers = headers
-        self.compression = compression
-        self.timeout_seconds = timeout_seconds
-        self.tls_files = tls_files
-        self.credential_provider = credential_provider
-        self.proxy = proxy
+        self.protocol: str = protocol
+        self.endpoint: str = endpoint
+        self.url: URL | None = url
+        self.is_secure: bool = is_secure
+        self.headers: dict[str, str] = headers
+        self.compression: str = compression
+        self.timeout_seconds: float = timeout_seconds
+        self.tls_files: dict[str, tuple[str, str]] = tls_files
+        self.credential_provider: tuple[str, str] | None = credential_provider
+        self.proxy: URL | None = proxy
 
 
 def read_settings(arguments: Arguments | None = None) -> Settings:

@@ -39,12 +39,14 @@ class URL:
         rest, question_mark, query = rest.partition("?")
         authority, slash, path = rest.partition("/")
         login, _, address = authority.rpartition("@")
-        self.scheme = scheme.lower()
-        self.login = login
+        self.scheme: str = scheme.lower()
+        self.login: str = login
+        self.host: str
+        self.port: int | None
         self.host, self.port = _split_address(address)
-        self.path = slash + path
-        self.query = query if question_mark else None
-        self.fragment = fragment if hash_sign else None
+        self.path: str = slash + path
+        self.query: str | None = query if question_mark else None
+        self.fragment: str | None = fragment if hash_sign else None
         if any(char.isspace() or not char.isprintable() for char in text):
             raise ValueError(EXPECTED_HOST)
 

@@ -52,7 +52,7 @@ class ReportExporter:
 
     def __init__(self, metrics: "WorkerMetrics", change_log: "ChangeLog") -> None:
         self.problem: str | None = "there was no export yet"
-        self.exported_at = time.monotonic()
+        self.exported_at: float = time.monotonic()
         self._metrics = metrics
         self._change_log = change_log
         self._observer = ResponseObserver()

@@ -52,7 +52,7 @@ class StartCounter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.starts = 0
+        self.starts: int = 0
         self._folder = folder
         self._indexes: dict[Values, int] = {}
         self._next_index = 0
@@ -181,7 +181,8 @@ class StartCounter:
             DROP TABLE counted;
             DROP TABLE start_values;
         """)
-        ((self.starts,),) = self._query("SELECT coalesce(sum(starts), 0)::BIGINT FROM start_groups")
+        ((starts,),) = self._query("SELECT coalesce(sum(starts), 0)::BIGINT FROM start_groups")
+        self.starts = starts
 
     def document(
         self, min_group: int, compare_since: date | None = None, today: date | None = None

@@ -69,14 +69,14 @@ class Chunk:
     """
 
     def __init__(self, length: int) -> None:
-        self.length = length
-        self.session_ids = bytearray()
-        self.days = array("i")
-        self.indexes = array("i")
+        self.length: int = length
+        self.session_ids: bytearray = bytearray()
+        self.days: array[int] = array("i")
+        self.indexes: array[int] = array("i")
         self.values: list[Values] = []
-        self.read = 0
-        self.refused = Counter[str]()
-        self.unreadable = 0
+        self.read: int = 0
+        self.refused: Counter[str] = Counter()
+        self.unreadable: int = 0
         self.first_unreadable: Unreadable | None = None
 
 

@@ -16,7 +16,7 @@ class UnreadableParts:
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._first = ""
         self._advice = ""
         self._path = ""
