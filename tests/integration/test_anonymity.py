@@ -956,8 +956,7 @@ def test_logs_of_libraries(
     environ = {
         **server.environ,
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://{host}{suffix}",
-        # The second one is malformed.
-        "OTEL_EXPORTER_OTLP_HEADERS": f"x-tenant={header},authorization: {header}",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-tenant={header}",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
     }
     done = run_python("-c", LOGGING_SCRIPT, *words, timeout=60, **environ)
@@ -965,8 +964,6 @@ def test_logs_of_libraries(
     is_delivered = port == "accepted" and not login_is_refused
     assert (done.returncode, done.stdout) == (0, "DELIVERED\n" if is_delivered else "FAILED\n")
     assert_absent(secrets, done.stderr)
-    if not login_is_refused:
-        assert "is malformed" in done.stderr
     server.take_received()
 
 

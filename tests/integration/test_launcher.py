@@ -712,7 +712,6 @@ def test_name_that_is_not_printable(name: bytes, environ: list[bytes]) -> None:
             2,
             "--allow-helper: expected a name of letters, digits, - _ / and one :, at most 64",
         ),
-        (["--dry-run", "--record", "{0}/record", "echo", "--dry-run"], 0, "--dry-run"),
         *(
             ([f"{option}=1", "echo"], 2, f"{option}: expected no value")
             for option in ("--dry-run", "--help", "-h")
@@ -734,6 +733,16 @@ def test_options(words: list[str], status: int, output: str, tmp_path: Path) -> 
         hint = " (see tbot-otel run --help)" if status == 2 else ""
         assert (done.stdout, done.stderr) == ("", f"tbot-otel run: {output}{hint}\n")
     assert not [*tmp_path.iterdir()], "a log was written without consent"
+
+
+def test_dry_run_without_consent(tmp_path: Path) -> None:
+    """A dry run without consent says in one line why it has nothing to show."""
+    options = ("--dry-run", "--record", str(tmp_path / "record"))
+    done = run_python("-m", "tbot_otel", "run", *options, "echo", "--dry-run")
+    assert (done.returncode, done.stdout) == (0, "--dry-run\n")
+    line = "tbot-otel run: --dry-run has nothing to show: TELEPORT_ANONYMOUS_TELEMETRY is not set\n"
+    assert done.stderr == line
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

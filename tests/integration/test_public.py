@@ -10,8 +10,9 @@ from support.processes import run_python
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(tbot_otel.__path__, "tbot_otel.")
-    # The first runs the command line, the second is generated.
+    # The first runs the command line, the second is generated. PyInstaller runs its hooks.
     if module.name not in ("tbot_otel.__main__", "tbot_otel.connect.tbot_pb")
+    and "-" not in module.name
 ]
 
 

@@ -46,7 +46,7 @@ def parse_blocks(
                 idle.append(connection)
             connection = idle.pop()
             with _worker_errors():
-                connection.send(block.is_protobuf)
+                connection.send_bytes(b"protobuf" if block.is_protobuf else b"")
                 connection.send_bytes(block.content)
             pending.append((connection, block._replace(content=b"")))
             if done is not None:
@@ -120,5 +120,5 @@ def _serve(connection: "Connection", make_parser: Callable[[], Parser]) -> None:
     # The connection ends with the process that started this one.
     with contextlib.suppress(EOFError, OSError):
         while True:
-            is_protobuf = connection.recv()
+            is_protobuf = bool(connection.recv_bytes())
             connection.send(parser.parse(connection.recv_bytes(), is_protobuf=is_protobuf))
