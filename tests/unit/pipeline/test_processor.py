@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 
 from support.cases import FULL_ATTRIBUTES, FULL_FIELDS, OTHER
 from support.otlp import expected_resource
-from support.processes import WAIT_SECONDS
+from support.processes import WAIT_SECONDS, wait_until
 from tbot_otel import (
     OptInLogRecordProcessor,
     StartEvent,
@@ -239,11 +239,13 @@ def test_one_session_id_in_every_exporter(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(3):
         sessions.append(record_start(EVENT, logger_provider=provider))
         sessions[-1].flush(WAIT_SECONDS)
-    first, second, third = sessions
+    # The exporter sets an outcome before the processor after it has the record.
+    wait_until(lambda: all(len(each.get_finished_logs()) == 3 for each in exporters))
+    ids = {session.id for session in sessions}
     plain, *anonymous = [[*map(session_id, each.get_finished_logs())] for each in exporters]
-    assert plain == [first.id] * 3
-    assert anonymous == [[first.id, second.id, third.id]] * 2
-    assert len({first.id, second.id, third.id}) == 3
+    assert plain == [sessions[0].id] * 3
+    assert [{*each} for each in anonymous] == [ids] * 2
+    assert len(ids) == 3
 
 
 def test_session_without_detector() -> None:
