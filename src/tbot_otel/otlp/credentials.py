@@ -1,6 +1,5 @@
 """The credential providers of this SDK: installed callables that variables name."""
 
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, TypeVar
 
 from tbot_otel.errors import ExporterConfigurationError
@@ -20,6 +19,8 @@ def find(provider: tuple[str, str]) -> "EntryPoint":
     Raises:
         ExporterConfigurationError: It is not installed.
     """
+    from importlib.metadata import entry_points
+
     place, name = provider
     for entry_point in entry_points(group="opentelemetry_otlp_credential_provider", name=name):
         return entry_point
