@@ -57,18 +57,29 @@ def find_likely_mistakes(settings: Settings | None) -> list[str]:
 
 
 def _find_misspelled_variables() -> list[str]:
-    from difflib import get_close_matches
-
     mistakes = []
     for name in sorted(os.environ):
         known = name
         for signal in _OTHER_SIGNALS:
             known = known.replace(signal, "LOGS_", 1)
-        if known in _VARIABLES:
-            continue
-        if matches := get_close_matches(name.upper(), _VARIABLES, 1, _MIN_SIMILARITY):
-            mistakes.append(f"{name}: it is not read; is it {matches[0]}?")
+        if known not in _VARIABLES and (meant := _find_similar_variable(name.upper())):
+            mistakes.append(f"{name}: it is not read; is it {meant}?")
     return mistakes
+
+
+def _find_similar_variable(name: str) -> str | None:
+    # A mistake leaves the first or the last letters as they are. difflib takes time to import.
+    similar = [
+        variable
+        for variable in _VARIABLES
+        if abs(len(variable) - len(name)) < 4
+        and (variable[:3] == name[:3] or variable[-3:] == name[-3:])
+    ]
+    if not similar:
+        return None
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, similar, 1, _MIN_SIMILARITY)), None)
 
 
 def _find_mistakes(settings: Settings) -> list[str]:

@@ -531,6 +531,7 @@ STATUS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
             ("OTEL_EXPORTER_OTLP_LOG_ENDPOINT", LOGS_ENDPOINT),
             ("otel_exporter_otlp_headers", "OTEL_EXPORTER_OTLP_HEADERS"),
             ("TELEPORT_ANONYMOUS_TELEMTRY", "TELEPORT_ANONYMOUS_TELEMETRY"),
+            ("TLEEPORT_ANONYMOUS_TELEMETRY", "TELEPORT_ANONYMOUS_TELEMETRY"),
         )
     ),
     *(
