@@ -12,7 +12,6 @@ from _thread import start_new_thread
 from tbot_otel.consent import OptInSampler
 from tbot_otel.errors import ExporterConfigurationError
 from tbot_otel.forking import importing
-from tbot_otel.otlp import environment
 from tbot_otel.otlp.settings import Settings, read_settings
 from tbot_otel.registry import SCHEMA_URL, START
 from tbot_otel.session import Outcome, Start, Status
@@ -132,8 +131,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _wait_at_exit() -> None:
-    timeout = environment.timeout_seconds()
-    _sender.wait(EXIT_TIMEOUT_SECONDS if timeout is None else min(EXIT_TIMEOUT_SECONDS, timeout))
+    _sender.wait(EXIT_TIMEOUT_SECONDS)
     if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) and not hasattr(sys, "ps1"):
         # If Ctrl-C interrupted the program, CPython exits with SIGINT only if exec() saw it last.
         # Our threads' imports call exec, too, so raise it again.
@@ -196,10 +194,12 @@ def submit(
 
     def send() -> None:
         with importing():
+            from tbot_otel.otlp.quiet import local_logs
             from tbot_otel.pipeline.record import PermittedRecord
 
             exporter = build()
-        start.settle(exporter.send([PermittedRecord(permitted, start)]))
+        with local_logs():
+            start.settle(exporter.send([PermittedRecord(permitted, start)]))
         exporter.shutdown()
 
     _sender.run(start, send)

@@ -11,7 +11,14 @@ from opentelemetry.exporter.otlp.proto.grpc import exporter as official_grpc
 
 from support.otlp import PROTOCOLS
 from support.processes import free_port, run_python
-from support.standins import GRPCStandin, HTTPStandin, ReceivedRequest, Response, accepting_standin
+from support.standins import (
+    GRPCStandin,
+    HTTPStandin,
+    ReceivedRequest,
+    Response,
+    accepting_standin,
+    refused_port,
+)
 from tbot_otel import Outcome, Status
 from tbot_otel.otlp.arguments import Arguments
 from tbot_otel.otlp.responses import ResponseObserver
@@ -137,6 +144,43 @@ def test_sentry(protocol: str) -> None:
         )
     assert "DELIVERED" in done.stdout, done.stderr
     check_headers(protocol, collector.requests)
+
+
+LOGS_SCRIPT = """
+import logging, os, sentry_sdk, warnings
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from tbot_otel import StartEvent, record_start
+
+events, exporter, provider = [], InMemoryLogRecordExporter(), LoggerProvider()
+sentry_sdk.init(
+    before_send=lambda event, _: events.append(event["logger"]),
+    dsn="http://key@127.0.0.1:1/1",
+)
+provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+warnings.simplefilter("ignore", DeprecationWarning)
+logging.getLogger().addHandler(LoggingHandler(logger_provider=provider))
+for protocol in ("http/protobuf", "junk"):
+    os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
+    record_start(StartEvent(run_mode="daemon", version="18.3.0")).flush(30)
+logging.getLogger("app").error("its own")
+print(events, [record.log_record.body for record in exporter.get_finished_logs()])
+"""
+
+
+def test_own_lines_stay_here() -> None:
+    """What we log of a start of our own does not go out with an application's logs."""
+    with refused_port() as port:
+        done = run_python(
+            *("-c", LOGS_SCRIPT),
+            timeout=60,
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+            TELEPORT_ANONYMOUS_TELEMETRY="1",
+        )
+    assert done.stdout == "['app'] ['its own']\n", done.stderr
+    refused, junk = done.stderr.splitlines()
+    assert refused == "not delivered, 1 in the batch: the Collector refused the connection"
+    assert junk.startswith("TbotLogExporter sends nothing: OTEL_EXPORTER_OTLP_PROTOCOL: expected")
 
 
 @pytest.mark.parametrize("value", ["", "s3cret"])

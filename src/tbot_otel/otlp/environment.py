@@ -42,18 +42,6 @@ def unsupported_protocol(signal: str = "LOGS") -> str:
     return f"{variable_name('PROTOCOL', signal)}: {EXPECTED_PROTOCOL}"
 
 
-def timeout_seconds() -> float | None:
-    """Return an export's timeout in seconds, the unit of this SDK; None if it is not set."""
-    from threading import TIMEOUT_MAX
-
-    try:
-        seconds = float(standard_variable("TIMEOUT") or "")
-    except ValueError:
-        return None
-    # By the specification, 0 means no limit.
-    return seconds if 0 < seconds < TIMEOUT_MAX else None
-
-
 def endpoint(*, is_grpc: bool | None = None) -> str:
     """Return the endpoint for logs that the variables name. Any part of it can be secret.
 
