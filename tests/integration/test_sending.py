@@ -27,6 +27,7 @@ from support.standins import (
     Response,
     accepting_standin,
     silent_port,
+    socks_proxy,
     streaming_port,
     tunnel_proxy,
 )
@@ -576,7 +577,25 @@ def test_endless_response_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(sent) < 100 * MAX_RESPONSE_BYTES
 
 
-def test_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("login", "told"),
+    [
+        ("", ["collector.invalid"]),
+        ("user:pass%20word@", ["user:pass word", "collector.invalid"]),
+    ],
+)
+def test_socks_proxy(login: str, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SOCKS proxy looks the name up, and passes the record on."""
+    with accepting_standin("http/protobuf") as collector, socks_proxy() as (address, was_told):
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://{login}{address}")
+        port = collector.endpoint.rpartition(":")[2]
+        outcome = export_once("http/protobuf", f"http://collector.invalid:{port}")
+    assert outcome.status is Status.DELIVERED, outcome
+    assert was_told == told
+    assert len(collector.requests) == 1
+
+
+def test_socks_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """A SOCKS proxy needs a package, and is not left out without it."""
     monkeypatch.setitem(sys.modules, "socks", None)
     monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:1080")

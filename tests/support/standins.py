@@ -260,6 +260,15 @@ def _pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None
         target.shutdown(socket.SHUT_WR)
 
 
+def _connect(client: socket.socket, address: tuple[str, int], sent: bytearray) -> None:
+    """Pass bytes between a client and an address until both have ended; copy what is sent."""
+    with socket.create_connection(address) as upstream:
+        back = threading.Thread(target=_pump, args=(upstream, client, bytearray()))
+        back.start()
+        _pump(client, upstream, sent)
+        back.join()
+
+
 @contextlib.contextmanager
 def tunnel_proxy(
     response: bytes = b"HTTP/1.1 200 OK\r\n\r\n", tls: ssl.SSLContext | None = None
@@ -284,13 +293,7 @@ def tunnel_proxy(
             self.request.sendall(response)
             if b" 200 " in response:
                 port = int(head.split()[1].rpartition(b":")[2])
-                with socket.create_connection(("127.0.0.1", port)) as upstream:
-                    back = threading.Thread(
-                        target=_pump, args=(upstream, self.request, bytearray())
-                    )
-                    back.start()
-                    _pump(self.request, upstream, bytearray())
-                    back.join()
+                _connect(self.request, ("127.0.0.1", port), bytearray())
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         if tls is not None:
@@ -305,6 +308,42 @@ def tunnel_proxy(
 
 
 @contextlib.contextmanager
+def socks_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A SOCKS 5 proxy (RFC 1928, RFC 1929), which finds every name on this machine.
+
+    Yields:
+        Its address, and each login and each host that it was told.
+    """
+    told: list[str] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def read_text(self) -> str:
+            return self.rfile.read(self.rfile.read(1)[0]).decode()
+
+        def handle(self) -> None:
+            _, count = self.rfile.read(2)
+            method = max(self.rfile.read(count))
+            self.request.sendall(bytes([5, method]))
+            if method == 2:  # user and password
+                self.rfile.read(1)
+                told.append(f"{self.read_text()}:{self.read_text()}")
+                self.request.sendall(b"\1\0")
+            # 3 is a name, 1 an address of 4 bytes.
+            is_name = self.rfile.read(4)[3] == 3
+            told.append(self.read_text() if is_name else socket.inet_ntoa(self.rfile.read(4)))
+            port = int.from_bytes(self.rfile.read(2))
+            self.request.sendall(b"\5\0\0\1" + bytes(6))
+            _connect(self.request, ("127.0.0.1", port), bytearray())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}", told
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
 def recording_proxy(endpoint: str) -> Iterator[tuple[str, list[bytearray]]]:
     """A proxy for an endpoint: yields its own endpoint, and the bytes sent in each connection."""
     host, port = endpoint.removeprefix("http://").split(":")
@@ -314,11 +353,7 @@ def recording_proxy(endpoint: str) -> Iterator[tuple[str, list[bytearray]]]:
         def handle(self) -> None:
             sent = bytearray()
             connections.append(sent)
-            with socket.create_connection((host, int(port))) as upstream:
-                back = threading.Thread(target=_pump, args=(upstream, self.request, bytearray()))
-                back.start()
-                _pump(self.request, upstream, sent)
-                back.join()
+            _connect(self.request, (host, int(port)), sent)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

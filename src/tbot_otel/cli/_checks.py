@@ -3,7 +3,7 @@
 import os
 
 from tbot_otel.consent import OPT_IN
-from tbot_otel.otlp import credentials, environment, tls
+from tbot_otel.otlp import environment
 from tbot_otel.otlp.settings import MAX_TIMEOUT_SECONDS, TLS_VARIABLES, Settings, read_settings
 
 # In the specification, the unit is the millisecond.
@@ -39,8 +39,13 @@ def read_checked_settings() -> Settings:
         ExporterConfigurationError: Nothing can be sent. The text begins with the variable.
     """
     settings = read_settings()
-    tls.check_files(settings)
+    if settings.tls_files:
+        from tbot_otel.otlp import tls
+
+        tls.check_files(settings)
     if settings.credential_provider:
+        from tbot_otel.otlp import credentials
+
         credentials.find(settings.credential_provider)
     return settings
 
