@@ -103,18 +103,7 @@ def run(options: argparse.Namespace) -> int:
     }
     exit_status = 0 if would_send else EXIT_WOULD_NOT_SEND
     if options.check:
-        outcome = Outcome(Status.REFUSED, reason)
-        hint = None
-        if would_send and settings is not None:
-            outcome = _check(settings)
-            hint = _checks.find_likely_cause(outcome.reason, settings)
-        result, exit_status = _RESULTS[outcome.status]
-        accepted = outcome.status is Status.DELIVERED
-        status["check"] = {
-            "result": result,
-            "reason": None if accepted else outcome.reason,
-            "hint": hint,
-        }
+        status["check"], exit_status = _check(settings if would_send else None, reason)
     if options.json:
         import json
 
@@ -162,7 +151,24 @@ def _describe(status: "dict[str, Any]") -> "Iterator[str]":
         yield f"check:      {check['result'].replace('_', ' ')}{because(check)}{hint}"
 
 
-def _check(settings: "Settings") -> Outcome:
+def _check(settings: "Settings | None", reason: str) -> "tuple[dict[str, Any], int]":
+    """Check the Collector, and return what `status` says about it, and its exit status.
+
+    Args:
+        settings: Where a start would be sent; None if none would be.
+        reason: Why none would be.
+    """
+    outcome = Outcome(Status.REFUSED, reason) if settings is None else _export_nothing(settings)
+    result, exit_status = _RESULTS[outcome.status]
+    check = {
+        "result": result,
+        "reason": None if outcome.status is Status.DELIVERED else outcome.reason,
+        "hint": settings and _checks.find_likely_cause(outcome.reason, settings),
+    }
+    return check, exit_status
+
+
+def _export_nothing(settings: "Settings") -> Outcome:
     """Export no records, and return the outcome."""
     import logging
     import threading
