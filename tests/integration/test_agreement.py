@@ -114,7 +114,7 @@ ONLY_HTTP: list[tuple[dict[str, str], bool | None]] = [
     ({"ENDPOINT": "https://127.0.0.1:{tls}", "CURL_CA_BUNDLE": "/missing"}, False),
     ({"ENDPOINT": "https://127.0.0.1:{tls}"}, None),
     ({"ENDPOINT": "https://127.0.0.1:{port}"}, None),
-    ({"ENDPOINT": "http://collector.invalid", "ALL_PROXY": "socks4://127.0.0.1:1"}, False),
+    ({"ENDPOINT": "http://collector.invalid", "ALL_PROXY": "socks4://127.0.0.1:1"}, None),
     ({"ENDPOINT": "http://collector.invalid", "HTTP_PROXY": "http://:1"}, False),
     ({"ENDPOINT": "http://collector.invalid", "http_proxy": "ftp://proxy"}, False),
     ({"ENDPOINT": "http://collector.invalid", "http_proxy": "http://127.0.0.1:{port}"}, True),
