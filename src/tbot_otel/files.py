@@ -1,12 +1,13 @@
-"""Opens the files that options name, but nothing that another user could have prepared.
+"""The rules for files that options and variables name.
 
-Where others can write a folder, as in /tmp, a file or symbolic link in it is used only if it
-belongs to this user or to root, and has no other name.
+What is read is a file, and not a pipe or a device (`report` alone reads pipes). What is written is
+nothing that another user could have prepared: where others can write a folder, as in /tmp, a file
+or symbolic link in it is used only if it belongs to this user or to root, and has no other name.
 """
 
 import os
 from errno import ELOOP
-from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IFDIR, S_IFMT, S_IFREG, S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ _IS_WINDOWS = os.name == "nt"
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW
 _WRITE = os.O_WRONLY | getattr(os, "O_BINARY", 0) | _NOFOLLOW
+
+
+def expect_file(path: "str | os.PathLike[str]") -> None:
+    """Check that a path is that of a file or folder.
+
+    A pipe could keep its reader waiting, and opening a device could start something.
+
+    Raises:
+        OSError: It is of something else, or of nothing.
+    """
+    if S_IFMT(os.stat(path).st_mode) not in (S_IFREG, S_IFDIR):
+        raise OSError(None, "expected a file")
 
 
 def open_for_appending(path: str) -> int:

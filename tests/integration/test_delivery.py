@@ -1,6 +1,7 @@
 """Delivered means that the Collector accepted this export, and that certificates may change."""
 
 import contextlib
+import os
 import socketserver
 import ssl
 import sys
@@ -220,7 +221,7 @@ def exporting_to(collector: HTTPStandin | GRPCStandin, tls: dict[str, str]) -> E
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_files_that_appear(protocol: str, tmp_path: Path) -> None:
-    """Files that are missing at first, and there later, work from then on."""
+    """Files that are missing at first, or pipes, and files later, work from then on."""
     certificates = Certificates(tmp_path)
     certificates.ca_file.unlink()
     with (
@@ -232,6 +233,9 @@ def test_files_that_appear(protocol: str, tmp_path: Path) -> None:
             "tls.ca_file: expected a file that can be read (No such file or directory)"
         )
         assert outcome.can_retry
+        os.mkfifo(certificates.ca_file)
+        assert export().reason == "tls.ca_file: expected a file of PEM"
+        certificates.ca_file.unlink()
         certificates.write_ca()
         assert export().reason.startswith("tls.cert_file: ")
         certificates.write_client()

@@ -221,6 +221,10 @@ def test_output_hides_variables(tmp_path: Path) -> None:
     assert not [secret for secret in secrets if secret in relay.output()]
 
 
+ANY_HOST = "0.0.0.0"  # noqa: S104 - for some seconds
+EXPOSED = "others on the network can add starts or see the path's secret"
+
+
 def test_path_secret(tmp_path: Path) -> None:
     """With a secret, only the path with it accepts reports. No response or log repeats it."""
     secret = "a-Secret_of-16-or-more"
@@ -229,7 +233,7 @@ def test_path_secret(tmp_path: Path) -> None:
     options = ("--path-secret-file", str(tmp_path / "secret"))
     with (
         HTTPStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, *options) as relay,
+        running_relay(tmp_path, standin.endpoint, *options, host=ANY_HOST) as relay,
     ):
         for path in (
             *(PATH, f"/{secret}x{PATH}", f"/x/{secret}{PATH}"),
@@ -242,6 +246,8 @@ def test_path_secret(tmp_path: Path) -> None:
         assert secret not in relay.output()
         readable = "WARNING: --path-secret-file: other users of this machine can read it"
         assert relay.output().count(readable) == 1
+        # It listens beyond loopback without TLS.
+        assert relay.output().count(f"WARNING: {EXPOSED}") == 1
 
 
 def test_no_path_secret(relay: Relay) -> None:
@@ -251,11 +257,17 @@ def test_no_path_secret(relay: Relay) -> None:
 
 @pytest.mark.parametrize("host", ["::1", "localhost"])
 def test_listen(tmp_path: Path, host: str) -> None:
-    """The relay listens on an IPv6 address, and on the address of a host name."""
+    """The relay listens on an IPv6 address, and on the address of a host name.
+
+    The Collector is probed although there is no call.
+    """
+    setup = override_constants("tbot_otel.relay.readiness", MAX_IDLE_SECONDS=0)
     with (
         HTTPStandin(Response()) as standin,
-        running_relay(tmp_path, standin.endpoint, host=host) as relay,
+        running_relay(tmp_path, standin.endpoint, host=host, setup=setup) as relay,
     ):
+        wait_until(lambda: standin.requests)
+        assert EXPOSED not in relay.output()
         session_id = new_session_id()
         request = agent.build_request(session_id, oneshot=False)
         assert agent.call_with_http(relay.url, request) == "ok"
@@ -671,10 +683,13 @@ def test_reload(tmp_path: Path) -> None:
         HTTPStandin(Response()) as standin,
         running_relay(tmp_path, standin.endpoint, *options, OTEL_METRICS_EXPORTER="otlp") as relay,
     ):
-        secret_file.write_text("short\n")
-        relay.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "reload failed, keeping the old secrets" in relay.output())
         assert "other users" not in relay.output()
+        secret_file.unlink()
+        os.mkfifo(secret_file)
+        relay.process.send_signal(signal.SIGHUP)
+        problem = "keeping the old secrets and certificate: --path-secret-file: expected a file\n"
+        wait_until(lambda: f"reload failed, {problem}" in relay.output())
+        secret_file.unlink()
         secret_file.write_text(f"{old}\n{new}\n")
         serial_numbers.append(write_certificate(tmp_path, authority))
         with concurrently(*[call_until_stopped] * 4) as calls:
@@ -715,6 +730,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
         (["--tls-key", "x"], {}, "--tls-cert, --tls-key: expected both or neither"),
         (["--tls-cert", MARKER, "--tls-key", MARKER], {}, "--tls-cert, --tls-key: No such file"),
         (["--tls-cert", "text", "--tls-key", "text"], {}, "--tls-cert, --tls-key: expected PEM"),
+        (["--tls-cert", "text", "--tls-key", "pipe"], {}, "--tls-cert, --tls-key: expected a file"),
         (["--path-secret-file", MARKER], {}, "--path-secret-file: No such file or directory"),
         (["--path-secret-file", "."], {}, "--path-secret-file: Is a directory"),
         *(
@@ -761,7 +777,8 @@ def test_usage_errors(
     (tmp_path / "short").write_text("too-short")
     (tmp_path / "text").write_text(f"a secret with spaces, {MARKER}")
     (tmp_path / "latin").write_bytes(b"\xff" * 20)
-    files = {"short", "text", "latin", "."}
+    os.mkfifo(tmp_path / "pipe")
+    files = {"short", "text", "latin", "pipe", "."}
     options = [str(tmp_path / option) if option in files else option for option in options]
     if "--listen" not in options:
         options += ["--listen", f"127.0.0.1:{free_port()}"]

@@ -9,14 +9,13 @@ import base64
 import contextlib
 import os
 import re
-import stat
 from collections import deque
-from pathlib import Path
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tbot_otel.errors import TbotOtelError
+from tbot_otel.files import expect_file
 from tbot_otel.registry import START
 
 MAX_BYTES = 2**20
@@ -98,10 +97,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, object]:
     path = os.fspath(path)
     place = "standard input" if path == "-" else path
     try:
-        # A pipe could keep us waiting, and opening a device could start something.
-        kind = stat.S_IFREG if path == "-" else stat.S_IFMT(Path(path).stat().st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR):
-            raise BotConfigError(place, "expected a file, or - for standard input")
+        if path != "-":
+            expect_file(path)
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
             return parse(file.read(MAX_BYTES + 1), place)
     except OSError as error:

@@ -19,6 +19,7 @@ import re
 
 from tbot_otel.cli._parser import OptionError, number_up_to
 from tbot_otel.errors import missing_extra
+from tbot_otel.files import expect_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,9 +120,11 @@ def find_problem() -> str | None:
 def _check_tls(certificate: str | None, key: str | None) -> None:
     import ssl
 
-    if certificate is None:
+    if certificate is None or key is None:
         return
     try:
+        for path in (certificate, key):
+            expect_file(path)
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, "")
     except OSError as error:
         problem = "expected PEM" if isinstance(error, ssl.SSLError) else error.strerror
@@ -153,6 +156,7 @@ def _read_prefixes(path: str | None) -> list[str]:
     if path is None:
         return [""]
     try:
+        expect_file(path)
         with open(path, encoding="ascii") as file:
             is_readable_by_others = os.fstat(file.fileno()).st_mode & stat.S_IROTH
             secrets = file.read().split("\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tbot_otel.errors import ExporterConfigurationError
+from tbot_otel.files import expect_file
 
 if TYPE_CHECKING:
     import ssl
@@ -74,6 +75,7 @@ def read_file(settings: "Settings", name: str) -> bytes | None:
         return None
     place, path = settings.tls_files[name]
     try:
+        expect_file(path)
         with open(path, "rb") as file:
             content = file.read()
     except (OSError, ValueError) as error:
@@ -120,6 +122,8 @@ def create_context(settings: "Settings", *, for_proxy: bool = False) -> "ssl.SSL
     place, path = settings.tls_files.get("ca_file", ("", None))
     is_folder = path is not None and Path(path).is_dir()
     try:
+        if path is not None:
+            expect_file(path)
         context = ssl.create_default_context(
             cafile=None if is_folder else path, capath=path if is_folder else None
         )

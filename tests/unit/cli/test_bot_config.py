@@ -352,7 +352,7 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
 
 
 NOT_YAML = "not valid YAML"
-NOT_A_FILE = "expected a file, or - for standard input"
+NOT_A_FILE = "expected a file"
 MANY_KEYS = ",".join(f"k{number}: " for number in range(1000))
 NOT_A_MAPPING = "the file: expected a mapping"
 CONTRADICTION = (
