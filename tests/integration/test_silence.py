@@ -172,6 +172,7 @@ SENDING_MODULES = [
 # Modules of the report, whose libraries start threads. The report sends nothing.
 REPORT_MODULES = [
     "report.count",
+    "report.inputs",
     "report.otlp_json",
     "report.otlp_protobuf",
     "report.output",

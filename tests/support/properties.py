@@ -13,10 +13,11 @@ from tbot_otel.cli._bot_config import BotConfigError
 from tbot_otel.connect import Report
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import RESOURCE, START
-from tbot_otel.report import reader
+from tbot_otel.report import inputs, reader
 from tbot_otel.report.document import NOT_REPORTED, REASONS
+from tbot_otel.report.inputs import ReportError, find_files
 from tbot_otel.report.parse import COLUMNS, Parser
-from tbot_otel.report.reader import Block, ReportError, find_files, read_blocks
+from tbot_otel.report.reader import Block, read_blocks
 
 _HELPER = "acme-deploy"
 _HOST = {attribute.name: attribute for attribute in RESOURCE}
@@ -42,16 +43,22 @@ def check_reply(reply: Reply) -> None:
         assert decision.attributes == report.permitted.attributes
 
 
-def check_message(error: Exception, path: Path, module: ModuleType) -> None:
-    """Check that an error is one line with the path of the file and words of the module's own."""
+def check_message(error: Exception, path: Path, *modules: ModuleType) -> None:
+    """Check that an error is one line with the path of the file and words of the modules' own."""
     message = str(error)
     assert message.splitlines() == [message]
     assert message.startswith(f"{path}:")
     problem = re.sub("^:[0-9]+:", "", message.removeprefix(str(path)))
-    values = {str(value) for name, value in vars(module).items() if name.isupper()}
-    assert {*re.findall(r"\w+", problem)} <= values | {
-        *re.findall(r"\w+", inspect.getsource(module))
+    known = {
+        word
+        for module in modules
+        for text in (
+            inspect.getsource(module),
+            *(str(value) for name, value in vars(module).items() if name.isupper()),
+        )
+        for word in re.findall(r"\w+", text)
     }
+    assert {*re.findall(r"\w+", problem)} <= known
 
 
 def check_bot_config(path: Path) -> None:
@@ -80,7 +87,7 @@ def check_report_file(path: Path) -> None:
             for block in read_blocks(file):
                 check_chunk(parser, block)
     except ReportError as error:
-        check_message(error, path, reader)
+        check_message(error, path, inputs, reader)
 
 
 def check_chunk(parser: Parser, block: Block) -> None:

@@ -12,8 +12,9 @@ from tbot_otel.report.build import Counts, build
 from tbot_otel.report.count import StartCounter
 from tbot_otel.report.document import NOT_REPORTED, TABLES, Document
 from tbot_otel.report.folding import Cells, Key
+from tbot_otel.report.inputs import find_files
 from tbot_otel.report.parse import Parser
-from tbot_otel.report.reader import find_files, read_blocks
+from tbot_otel.report.reader import read_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

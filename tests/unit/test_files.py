@@ -11,8 +11,8 @@ import pytest
 
 from tbot_otel import files
 from tbot_otel.cli import main
+from tbot_otel.report.inputs import ReportError
 from tbot_otel.report.output import Output
-from tbot_otel.report.reader import ReportError
 from tbot_otel.run import launcher
 
 PREPARED = "another user could have prepared it, because others can write its folder"

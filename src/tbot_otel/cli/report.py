@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from tbot_otel.cli._parser import Parser
     from tbot_otel.report.document import Document
-    from tbot_otel.report.reader import File
+    from tbot_otel.report.inputs import File
     from tbot_otel.report.unreadable import UnreadableParts
 
 FORMATS = ("terminal", "html", "json", "csv", "parquet")
@@ -113,8 +113,8 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError("--output: expected a file, because standard output is closed")
     if options.output is None and options.format == "parquet" and sys.stdout.isatty():
         raise OptionError("--format: expected -o OUT, because parquet is not text")
+    from tbot_otel.report.inputs import find_files
     from tbot_otel.report.output import Output, OutputError
-    from tbot_otel.report.reader import find_files
     from tbot_otel.report.unreadable import UnreadableParts
 
     files = find_files(options.files)
@@ -167,7 +167,7 @@ def _check_signals() -> None:
 @contextlib.contextmanager
 def _temporary_folder() -> "Iterator[Path]":
     """Create a folder that only its owner can read, and remove it."""
-    from tbot_otel.report.reader import naming
+    from tbot_otel.report.inputs import naming
 
     with naming(tempfile.gettempdir()):
         folder = tempfile.TemporaryDirectory(prefix="tbot-otel-", ignore_cleanup_errors=True)

@@ -15,9 +15,9 @@ from tbot_otel.report.build import Counts, build
 from tbot_otel.report.changes import MAX_DAYS
 from tbot_otel.report.document import DESTINATION_KINDS, REASONS, TABLES, Document
 from tbot_otel.report.folding import Cells
+from tbot_otel.report.inputs import ReportError
 from tbot_otel.report.parquet import INT32, TEXT, UUID, encode_texts, write_parquet
 from tbot_otel.report.parse import COLUMNS, Chunk, Values
-from tbot_otel.report.reader import ReportError
 
 if TYPE_CHECKING:
     from tbot_otel.report.document import Records

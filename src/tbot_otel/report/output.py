@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from tbot_otel.files import Replacement
-from tbot_otel.report.reader import ReportError
+from tbot_otel.report.inputs import ReportError
 from tbot_otel.streams import discard_stdout
 
 

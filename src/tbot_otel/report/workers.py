@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from tbot_otel.report.inputs import ReportError
 from tbot_otel.report.parse import Chunk, Parser
-from tbot_otel.report.reader import Block, ReportError
+from tbot_otel.report.reader import Block
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

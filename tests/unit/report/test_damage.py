@@ -11,8 +11,9 @@ import pytest
 from support.otlp_files import compress_zstd, make_start, to_line, to_message
 from support.report_data import HELPER
 from tbot_otel.report import otlp_json, otlp_protobuf, reader
+from tbot_otel.report.inputs import ReportError, find_files
 from tbot_otel.report.parse import Parser
-from tbot_otel.report.reader import ReportError, find_files, read_blocks
+from tbot_otel.report.reader import read_blocks
 from tbot_otel.report.unreadable import UnreadableParts
 
 ONE, TWO = to_line(make_start()).encode(), to_line(make_start(), make_start()).encode()

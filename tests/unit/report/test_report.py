@@ -28,7 +28,7 @@ from tbot_otel.registry import START
 from tbot_otel.report import count as count_module
 from tbot_otel.report import reader
 from tbot_otel.report.document import DESTINATION_KINDS, Document
-from tbot_otel.report.reader import find_files
+from tbot_otel.report.inputs import find_files
 
 SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 SECRET = "web01"
