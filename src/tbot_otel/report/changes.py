@@ -56,8 +56,8 @@ def compare(
 
     Starts are not independent: one job starts tbot a thousand times. So the days, from 12 weeks on
     whole weeks, are shuffled between the periods. A change is one that, in standard errors, is
-    larger than the largest
-    of any row of its group in 97.5 % of the shuffles: the largest of either group in 95 %.
+    larger than the largest of any row of its group in 97.5 % of the shuffles: the largest of either
+    group in 95 %.
 
     Args:
         days: The starts of each day.

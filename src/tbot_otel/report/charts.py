@@ -86,40 +86,60 @@ def draw(
         else [(number / highest, f"{number:,}") for number in round_numbers(highest)]
     )
     left = _GAP + _TICK_CHARACTER_PIXELS * max(len(text) for _, text in texts)
-    step = min(max_width / len(labels), _MAX_BAR_PIXELS)
-    right = round(left + step * len(labels))
-    bottom = _TOP + height
+    bars = _Bars(left, min(max_width / len(labels), _MAX_BAR_PIXELS), height)
+    right = round(left + bars.step * len(labels))
+    scales = [height / (total or 1) if shares else height / highest for total in totals]
     parts = []
-    below = [0.0] * len(labels)
+    tops = [0.0] * len(labels)
     for color, numbers in series:
         paths = ["", ""]
-        for n, (number, total) in enumerate(zip(numbers, totals, strict=True)):
+        for n, number in enumerate(numbers):
             if number:
-                above = below[n] + height * number / (total if shares else highest)
-                # A bar that does not set the scale can be higher than it.
-                y, end = (bottom - min(place, height) for place in (above, below[n]))
-                x, width = left + step * (n + (1 - _BAR_SHARE) / 2), step * _BAR_SHARE
-                paths[not complete[n]] += (
-                    f"M{x:.1f},{y:.1f}h{width:.1f}v{end - y:.1f}h-{width:.1f}z"
-                )
-                below[n] = above
+                bottom, tops[n] = tops[n], tops[n] + number * scales[n]
+                paths[not complete[n]] += bars.rectangle(n, bottom, tops[n])
         parts.append(Part(color, *paths))
-    label_pixels = max(map(len, labels)) * _CHARACTER_PIXELS + _LABEL_GAP
-    every = math.ceil(label_pixels / step)
-    centers = [(left + step * (n + 0.5), label) for n, label in enumerate(labels)]
     return Drawing(
         width=right + _RIGHT,
-        height=bottom + _BOTTOM,
+        height=_TOP + height + _BOTTOM,
         left=left,
         right=right,
         parts=parts,
-        ticks=[(bottom - height * place, text) for place, text in texts],
-        labels=[
-            (x, label)
-            for x, label in centers[::every]
-            if x + len(label) * _CHARACTER_PIXELS / 2 <= right + _RIGHT or len(labels) == 1
-        ],
+        ticks=[(_TOP + height * (1 - place), text) for place, text in texts],
+        labels=_place_labels(labels, bars, right + _RIGHT),
     )
+
+
+class _Bars(NamedTuple):
+    """Where the bars are.
+
+    Attributes:
+        left: The left end of the first one.
+        step: How far the next one is.
+        height: The greatest height.
+    """
+
+    left: int
+    step: float
+    height: int
+
+    def rectangle(self, n: int, bottom: float, top: float) -> str:
+        """Return a rectangle of a bar, as the data of a path, from one height to another."""
+        # A bar that does not set the scale can be higher than it.
+        y, end = (_TOP + self.height - min(place, self.height) for place in (top, bottom))
+        x, width = self.left + self.step * (n + (1 - _BAR_SHARE) / 2), self.step * _BAR_SHARE
+        return f"M{x:.1f},{y:.1f}h{width:.1f}v{end - y:.1f}h-{width:.1f}z"
+
+
+def _place_labels(labels: "Sequence[str]", bars: _Bars, end: float) -> list[tuple[float, str]]:
+    """Return the labels for which there is room, and their places."""
+    label_pixels = max(map(len, labels)) * _CHARACTER_PIXELS + _LABEL_GAP
+    every = math.ceil(label_pixels / bars.step)
+    centers = [(bars.left + bars.step * (n + 0.5), label) for n, label in enumerate(labels)]
+    return [
+        (x, label)
+        for x, label in centers[::every]
+        if x + len(label) * _CHARACTER_PIXELS / 2 <= end or len(labels) == 1
+    ]
 
 
 def round_numbers(highest: int) -> list[int]:

@@ -164,8 +164,6 @@ def _figures(document: "Document") -> list[Figure]:
 
 
 def _sections(document: "Document", min_group: int) -> list[Section]:
-    ranking = partial(_ranking, document)
-    by_kind, by_combination, counts = destinations(document)
     answers = {
         "changes": wording.changes(document),
         "run_mode": wording.busiest_day(document),
@@ -185,17 +183,8 @@ def _sections(document: "Document", min_group: int) -> list[Section]:
         "version": _releases(document),
     }
     rankings = {
-        "use_case": [ranking("Use cases", "use_case")],
-        "run_mode": [ranking("Run modes", "run_mode")],
-        "join_type": [ranking("Join methods", "join_type")],
-        "version": [ranking("Versions", "version")],
-        "destinations": [
-            ranking("Each kind, alone or with others", "destinations", by_kind),
-            ranking("Kinds together", "destinations", by_combination),
-            ranking("Number of destinations", "destinations", counts, "destination_count"),
-        ],
-        "helper": [ranking("Helpers", "helper"), ranking("Versions of helpers", "helper_version")],
-        "os_type": [ranking("Operating systems", "os_type"), ranking("Architectures", "host_arch")],
+        name: [one for one in found if one.rows or one.folded]
+        for name, found in _rankings(document).items()
     }
     return [
         Section(
@@ -209,6 +198,25 @@ def _sections(document: "Document", min_group: int) -> list[Section]:
         for name, question in wording.QUESTIONS.items()
         if name != "records"
     ]
+
+
+def _rankings(document: "Document") -> dict[str, list[Ranking]]:
+    """Return the rankings of each section."""
+    ranking = partial(_ranking, document)
+    by_kind, by_combination, counts = destinations(document)
+    return {
+        "use_case": [ranking("Use cases", "use_case")],
+        "run_mode": [ranking("Run modes", "run_mode")],
+        "join_type": [ranking("Join methods", "join_type")],
+        "version": [ranking("Versions", "version")],
+        "destinations": [
+            ranking("Each kind, alone or with others", "destinations", by_kind),
+            ranking("Kinds together", "destinations", by_combination),
+            ranking("Number of destinations", "destinations", counts, "destination_count"),
+        ],
+        "helper": [ranking("Helpers", "helper"), ranking("Versions of helpers", "helper_version")],
+        "os_type": [ranking("Operating systems", "os_type"), ranking("Architectures", "host_arch")],
+    }
 
 
 def _ranking(

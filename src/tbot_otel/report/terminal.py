@@ -55,7 +55,8 @@ def render(document: "Document", console: "Console", min_group: int) -> None:
             # The characters of bars are not in every encoding.
             has_bars = not console.options.ascii_only
             for table in _tables(document, has_bars=has_bars):
-                _print_table(document["starts"], console, table, has_bars=has_bars)
+                if table.rows or any(table.notes):
+                    _print_table(document["starts"], console, table, has_bars=has_bars)
             _print_releases(document, console, has_bars=has_bars)
             for column in ("join_type", "destinations"):
                 _print_side_by_side(document, console, column)

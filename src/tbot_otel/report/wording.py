@@ -131,10 +131,19 @@ def changes(document: "Document") -> str:
     if days > MAX_DAYS:
         return f"Too long to compare: {count(days, 'day')}. --since and --until choose fewer."
     if found["smallest_visible"] is None:
-        sentence = f"Too little to compare: {count(starts, 'start')} on {count(days, 'day')}; "
         if days < 2 * MIN_DAYS or starts < 2 * MIN_STARTS:
-            return f"{sentence}{2 * MIN_DAYS} days and {2 * MIN_STARTS} starts are needed."
-        return f"{sentence}{MIN_DAYS} days and {MIN_STARTS} starts are needed in each period."
+            return (
+                f"Too little to compare: {count(starts, 'start')} on {count(days, 'whole day')}; "
+                f"{2 * MIN_DAYS} days and {2 * MIN_STARTS} starts are needed."
+            )
+        before, after = (
+            f"{count(one['starts'], 'start')} on {count(_days(one), 'whole day')}"
+            for one in found["periods"]
+        )
+        return (
+            f"Too little to compare: {before} with {after}; "
+            f"{MIN_DAYS} days and {MIN_STARTS} starts are needed in each period."
+        )
     before, after = (
         f"{one['first']} to {one['last']} ({count(one['starts'], 'start')})"
         for one in found["periods"]
@@ -145,9 +154,9 @@ def changes(document: "Document") -> str:
     )
     changes = count(len(found["rows"]), "change") if found["rows"] else "No clear change"
     return (
-        f"{changes} of {count(found['compared'], 'share')} between {before} and {after}. "
-        f"One of less than {smallest} percentage points, of versions {of_versions}, cannot be told "
-        "from noise."
+        f"{changes} of {count(found['compared'], 'share')}, comparing {before} with {after}. "
+        f"A change of less than {smallest} percentage points ({of_versions} for versions) cannot "
+        "be told from noise."
     )
 
 

@@ -170,7 +170,7 @@ def test_document() -> None:
     assert words[1] == ("Join method", "token", "fell", "70 (71%)", "70 (38%)")
     assert words[0] == ("Join method", "iam", "rose", "28 (29%)", "112 (62%)")
     assert wording.changes(document).startswith(
-        "4 changes of 4 shares between 2026-08-04 to 2026-08-10 (98 starts) and 2026-08-11"
+        "4 changes of 4 shares, comparing 2026-08-04 to 2026-08-10 (98 starts) with 2026-08-11"
     )
 
 
@@ -197,8 +197,8 @@ def test_no_change() -> None:
     document = make_document(two_halves(5, 5))
     assert document["changes"]["rows"] == []
     sentence = wording.changes(document)
-    assert sentence.startswith("No clear change of 4 shares between 2026-08-04 to")
-    assert "One of less than 1.0 percentage points" in sentence
+    assert sentence.startswith("No clear change of 4 shares, comparing 2026-08-04 to")
+    assert "A change of less than 1.0 percentage points (1.0 for versions)" in sentence
 
 
 def test_compare_since() -> None:
@@ -223,40 +223,47 @@ def test_whole_weeks() -> None:
     assert changes(document)
 
 
+EACH = "7 days and 50 starts are needed in each period."
+
+
 @pytest.mark.parametrize(
     ("starts", "since", "sentence"),
     [
         (
             [Start("2026-08-03")] * 200,
             None,
-            "0 starts on 0 days; 14 days and 100 starts are needed.",
+            "0 starts on 0 whole days; 14 days and 100 starts are needed.",
         ),
         (
             [Start("2026-08-03"), Start("2026-08-04")] * 200,
             None,
-            "0 starts on 0 days; 14 days and 100 starts are needed.",
+            "0 starts on 0 whole days; 14 days and 100 starts are needed.",
         ),
-        (two_halves(5, 5, 15), None, "195 starts on 13 days; 14 days and 100 starts are needed."),
+        (
+            two_halves(5, 5, 15),
+            None,
+            "195 starts on 13 whole days; 14 days and 100 starts are needed.",
+        ),
         (
             [Start((FIRST + timedelta(day)).isoformat()) for day in range(90)],
             None,
-            "84 starts on 84 days; 14 days and 100 starts are needed.",
+            "84 starts on 84 whole days; 14 days and 100 starts are needed.",
         ),
         (
             two_halves(5, 5),
             date(2027, 1, 1),
-            "210 starts on 14 days; 7 days and 50 starts are needed in each period.",
+            f"210 starts on 14 whole days with 0 starts on 0 whole days; {EACH}",
         ),
         (
             two_halves(5, 5),
             date(2020, 1, 1),
-            "210 starts on 14 days; 7 days and 50 starts are needed in each period.",
+            f"0 starts on 0 whole days with 210 starts on 14 whole days; {EACH}",
         ),
         # A start of the future.
         (
             [*two_halves(5, 5), Start("2028-08-01")],
             None,
-            "225 starts on 728 days; 7 days and 50 starts are needed in each period.",
+            f"225 starts on 364 whole days with 0 starts on 364 whole days; {EACH}",
         ),
     ],
 )

@@ -166,7 +166,8 @@ def page_of(name: str) -> Page:
 
 def ranking(page: Page, caption: str) -> dict[tuple[str, ...], int]:
     """The starts of each row of a table with bars, by the row's values."""
-    rows = page.tables[caption][1:]
+    # A table without rows is left out.
+    rows = page.tables.get(caption, [])[1:]
     for title in page.tables:
         if title.startswith(f"{caption}, after the first"):
             rows += page.tables[title][1:]

@@ -10,6 +10,7 @@ from rich.console import Console
 from support.report_data import HOSTILE_VALUES, REPORT_NAMES, Start, make_document, report_of
 from tbot_otel.report import wording
 from tbot_otel.report.document import DESTINATION_KINDS, TABLES
+from tbot_otel.report.html import render as render_page
 from tbot_otel.report.terminal import MAX_ROWS, render, render_text
 
 TYPE_CHECKING = False
@@ -59,6 +60,13 @@ def test_long_values_are_folded() -> None:
     report = make_document([Start("2026-08-03", join_type="é" * 300)] * 5)
     # Among the use cases, the join methods, and those of each run mode.
     assert rendered(report).count("é") == 900
+
+
+def test_table_without_rows() -> None:
+    """A question that the starts do not answer is left out, here and on the page."""
+    report = make_document([Start("2026-08-03", destinations="", destination_count=0)] * 5)
+    assert wording.QUESTIONS["destinations"] not in rendered(report)
+    assert "Each kind, alone or with others" not in render_page(report, 5)
 
 
 @pytest.mark.parametrize(
