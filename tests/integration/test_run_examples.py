@@ -29,6 +29,9 @@ SCRIPTS = sysconfig.get_path("scripts")
 OPT_IN = "TELEPORT_ANONYMOUS_TELEMETRY"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
+UNIT = "tbot.service"
+DROP_IN = "tbot.service.d/tbot-otel.conf"
+
 # A shell, because preview waits only 5 seconds for the version.
 TBOT_SCRIPT = """\
 #!/bin/sh
@@ -57,6 +60,16 @@ version: v2
 onboarding: {join_method: github, token: example-bot}
 outputs: [{type: identity}, {type: database, service: example-postgres}]
 services: [{type: ssh-multiplexer}]
+"""
+# As `tbot install systemd` writes it.
+EXISTING_UNIT = """\
+[Service]
+Type=simple
+Restart=always
+Environment="TELEPORT_ANONYMOUS_TELEMETRY=0"
+ExecStart=/bin/false start -c /etc/tbot.yaml --pid-file=/run/tbot.pid
+ExecReload=/bin/kill -HUP $MAINPID
+PIDFile=/run/tbot.pid
 """
 INSTALLER_SCRIPT = """\
 #!/bin/sh
@@ -123,18 +136,30 @@ class Host:
         return done
 
 
-def systemd_unit(host: Host) -> tuple[list[Step], dict[str, str]]:
-    """The command of the unit, as systemd reads it."""
-    settings = re.findall(r"^(\w+)=(.*)$", host.read("tbot.service"), re.MULTILINE)
-    assignments = [
-        word for name, value in settings if name == "Environment" for word in shlex.split(value)
-    ]
-    (file,) = (value.removeprefix("-") for name, value in settings if name == "EnvironmentFile")
+def unit_process(host: Host, text: str) -> tuple[list[Step], dict[str, str]]:
+    """The command of a unit and its drop-ins, as systemd reads them."""
+    settings: dict[str, list[str]] = {"EnvironmentFile": [], "ExecStart": []}
+    for name, value in re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE):
+        values = settings.setdefault(name, [])
+        # An empty value removes the values before it.
+        values.append(value) if value else values.clear()
+    assignments = [word for value in settings["Environment"] for word in shlex.split(value)]
+    (file,) = (value.removeprefix("-") for value in settings["EnvironmentFile"])
     # Variables of the file win. This one names a Collector on another port.
     Path(file).write_text(f"{ENDPOINT}={host.endpoint}\n")
     assignments += Path(file).read_text().splitlines()
-    (command,) = (value for name, value in settings if name == "ExecStart")
+    (command,) = settings["ExecStart"]
     return [Step(shlex.split(command))], dict(word.split("=", 1) for word in assignments)
+
+
+def systemd_unit(host: Host) -> tuple[list[Step], dict[str, str]]:
+    """The command of the unit."""
+    return unit_process(host, host.read(UNIT))
+
+
+def systemd_drop_in(host: Host) -> tuple[list[Step], dict[str, str]]:
+    """The command of a unit that is there, with the drop-in."""
+    return unit_process(host, EXISTING_UNIT + host.read(DROP_IN))
 
 
 def pod_spec(host: Host) -> dict[str, Any]:
@@ -186,7 +211,8 @@ def helper_program(host: Host) -> tuple[list[Step], dict[str, str]]:
 
 CONFIG = ["start", "-c"]
 EXAMPLE_TABLE = {
-    "tbot.service": (systemd_unit, [*CONFIG, "/etc/tbot.yaml"]),
+    UNIT: (systemd_unit, [*CONFIG, "/etc/tbot.yaml"]),
+    DROP_IN: (systemd_drop_in, [*CONFIG, "/etc/tbot.yaml"]),
     "kubernetes.yaml": (kubernetes_container, [*CONFIG, "/config/tbot.yaml"]),
     "workflow.yaml": (workflow_steps, [*CONFIG, "tbot.yaml", "--oneshot"]),
     "Containerfile": (image_build_and_process, [*CONFIG, "/config/tbot.yaml"]),
@@ -195,7 +221,7 @@ EXAMPLE_TABLE = {
 
 
 # These log the outcome to standard error.
-LOGGING_EXAMPLES = ("tbot.service", "kubernetes.yaml", "workflow.yaml")
+LOGGING_EXAMPLES = (UNIT, DROP_IN, "kubernetes.yaml", "workflow.yaml")
 
 
 @pytest.fixture
@@ -206,7 +232,8 @@ def host(tmp_path: Path, collector: Collector) -> Host:
 
 def test_all() -> None:
     """Every example is executed here."""
-    assert sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()) == sorted(
+    files = (path for path in EXAMPLES.rglob("*") if path.is_file())
+    assert sorted(path.relative_to(EXAMPLES).as_posix() for path in files) == sorted(
         [*EXAMPLE_TABLE, "actions.yaml", "sidecar.yaml"]
     )
 
@@ -231,7 +258,7 @@ def test_delivered(name: str, host: Host, collector: Collector) -> None:
         assert installed.endswith(f" tbot-otel[run]=={__version__}")
 
 
-@pytest.mark.parametrize("name", ["tbot.service", "kubernetes.yaml", "Containerfile"])
+@pytest.mark.parametrize("name", [UNIT, DROP_IN, "kubernetes.yaml", "Containerfile"])
 def test_isolated(name: str, host: Host) -> None:
     """Variables for other Python programs do not change how tbot starts."""
     (host.folder / "sitecustomize.py").write_text("raise SystemExit(9)")
@@ -412,10 +439,15 @@ def test_kubernetes_pod(host: Host) -> None:
 # These need programs or permissions that a machine may lack.
 if shutil.which("systemd-analyze"):
 
-    def test_service_is_valid(host: Host) -> None:
-        """Systemd finds no problem in the unit."""
-        unit = host.folder / "tbot.service"
-        unit.write_text(host.read(unit.name))
+    @pytest.mark.parametrize("has_drop_in", [False, True])
+    def test_service_is_valid(has_drop_in: bool, host: Host) -> None:
+        """Systemd finds no problem in the unit, nor in one with the drop-in."""
+        unit = host.folder / UNIT
+        unit.write_text(EXISTING_UNIT if has_drop_in else host.read(UNIT))
+        if has_drop_in:
+            drop_in = host.folder / DROP_IN
+            drop_in.parent.mkdir()
+            drop_in.write_text(host.read(DROP_IN))
         command = ["systemd-analyze", "verify", "--man=no", str(unit)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         # It also prints problems of the machine's own units.
