@@ -110,7 +110,7 @@ class _Sender:
         # out, and the SDK's must run after this one.
         atexit.unregister(_wait_at_exit)
         atexit.register(_wait_at_exit)
-        # Some children of process pools run these alone at exit. Celery's are among them.
+        # A process of billiard runs these alone at exit. (Celery's workers call os._exit.)
         multiprocessing = sys.modules.get("multiprocessing.util")
         if multiprocessing is not None and not self._has_finalizer:
             self._has_finalizer = True

@@ -3,6 +3,7 @@
 In the long profile, each program runs a hundred times.
 """
 
+import importlib.util
 import sys
 from typing import NamedTuple
 
@@ -106,6 +107,8 @@ PROGRAMS = {
     "uses multiprocessing": Program(MULTIPROCESSING),
     "lacks the private name": Program(WITHOUT_PRIVATE_NAME),
 }
+if importlib.util.find_spec("billiard"):  # It comes with Celery, for the newest SDK.
+    PROGRAMS["uses billiard"] = Program(MULTIPROCESSING.replace("multiprocessing", "billiard"))
 if STARTS_THREADS_AT_EXIT:
     PROGRAMS["outlives its main thread"] = Program(AFTER_MAIN_THREAD, 2)
 
