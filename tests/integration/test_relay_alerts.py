@@ -6,16 +6,17 @@ import shutil
 import subprocess
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
-from support.messages import new_session_id
 from support.processes import WAIT_SECONDS, free_port, running_server, wait_until
 from support.relay import running_relay
 from support.relay_examples import EXAMPLES
+from support.standins import HTTPStandin, Response
 from tbot_otel.connect import PATH
 
 ALERTS = EXAMPLES / "alerts.yaml"
@@ -80,12 +81,12 @@ class Scenario(NamedTuple):
     begin: int = NOON
     lasts: int = LASTS
     is_long: bool = False
-    """Whether the day before matters."""
+    """Whether the day before matters, from its night on. These follow each other in one test."""
 
     @property
     def first(self) -> int:
         """The first minute that has samples."""
-        return 0 if self.is_long else self.begin - HOURS
+        return self.begin - (30 if self.is_long else 1) * HOURS
 
     @property
     def last(self) -> int:
@@ -96,7 +97,6 @@ class Scenario(NamedTuple):
 OUTAGE = Minute(ready=0, calls=0)
 GONE = Minute(ready=None, calls=0)
 SCENARIOS = {
-    "healthy": Scenario(set(), 0, Minute(), is_long=True),
     "counter reset": Scenario(set(), 0, Minute(restarts=True), lasts=1),
     "blip": Scenario(set(), 0, Minute(ready=0, failed=1.0), lasts=1),
     "blip of metrics": Scenario(set(), 0, GONE, lasts=1),
@@ -108,7 +108,9 @@ SCENARIOS = {
     "one Collector by night": Scenario({"TbotRelayNotReady"}, 6, OUTAGE, relays=1, begin=NIGHT),
     "one relay gone": Scenario({"TbotRelayGone"}, 6, GONE, relays=1),
     "one relay gone by night": Scenario({"TbotRelayGone"}, 6, GONE, relays=1, begin=NIGHT),
-    "proxy": Scenario({"TbotRelayNoCalls"}, 20, Minute(calls=0), is_long=True),
+    "proxy": Scenario(
+        {"TbotRelayNoCalls"}, 20, Minute(calls=0), begin=NOON + 3 * HOURS, is_long=True
+    ),
     "slow": Scenario({"TbotRelaySlow"}, 6, Minute(slow=0.1)),
     "failing": Scenario({"TbotRelayExportsFail", "TbotRelayUnavailable"}, 6, Minute(failed=0.2)),
     "overload": Scenario({"TbotRelayRefuses"}, 6, Minute(refused=0.1)),
@@ -116,11 +118,12 @@ SCENARIOS = {
 }
 
 
-def relay_series(number: int, scenario: Scenario) -> dict[str, list[str]]:
-    """The samples of a relay: calls by day and none by night, and the scenario's problem."""
+def relay_series(number: int, scenarios: Sequence[Scenario]) -> dict[str, list[str]]:
+    """The samples of a relay: calls by day and none by night, and the scenarios' problems."""
     totals: Counter[str] = Counter()
     series: dict[str, list[str]] = {}
-    for minute in range(scenario.first, scenario.last):
+    for minute in range(scenarios[0].first, scenarios[-1].last):
+        scenario = next(scenario for scenario in scenarios if minute < scenario.last)
         age = minute - scenario.begin
         state = Minute()
         if number < scenario.relays and 0 <= age < scenario.lasts:
@@ -164,31 +167,38 @@ def with_instance(name: str, number: int) -> str:
     return f'{metric}{{instance="{number}",{labels}}}'.replace(",}", "}")
 
 
-def scenario_test(scenario: Scenario) -> dict[str, Any]:
-    """The test of a scenario, for promtool."""
+def scenario_test(*scenarios: Scenario) -> dict[str, Any]:
+    """The test of scenarios that follow each other, for promtool."""
     firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
-    ever = 'count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[2d]))'
-    expected = [
-        {"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(scenario.alerts)
-    ]
+    first = checked = scenarios[0].first
+    checks: list[dict[str, Any]] = []
 
-    def check(expression: str, minute: int, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        eval_time = f"{minute - scenario.first}m"
-        return {"expr": expression, "eval_time": eval_time, "exp_samples": samples}
+    def check(expression: str, minute: int, samples: list[dict[str, Any]]) -> None:
+        eval_time = f"{minute - first}m"
+        checks.append({"expr": expression, "eval_time": eval_time, "exp_samples": samples})
 
-    end = scenario.begin + scenario.lasts
-    checks = [check(ever, scenario.begin, [])]
-    if expected:
-        checks += [check(firing, scenario.begin + scenario.minutes, expected)]
-        checks += [check(firing, end - 1, expected)]
-        checks += [check(firing, end + 10, [])]
-    checks += [check(ever, scenario.last - 1, expected)]
+    def check_since(since: int, minute: int, samples: list[dict[str, Any]]) -> None:
+        ever = f'count_over_time(ALERTS{{alertstate="firing"}}[{minute - since}m])'
+        check(f"count by (alertname) ({ever})", minute, samples)
+
+    for scenario in scenarios:
+        expected = [
+            {"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(scenario.alerts)
+        ]
+        end = scenario.begin + scenario.lasts
+        check_since(checked, scenario.begin, [])
+        if expected:
+            check(firing, scenario.begin + scenario.minutes, expected)
+            check(firing, end - 1, expected)
+            check(firing, end + 10, [])
+        checked = scenario.last - 1
+        check_since(scenario.begin, checked, expected)
     return {
         "interval": "1m",
         "input_series": [
             {"series": with_instance(name, number), "values": " ".join(values)}
             for number in range(3)
-            for name, values in relay_series(number, scenario).items()
+            for name, values in relay_series(number, scenarios).items()
         ],
         "promql_expr_test": checks,
     }
@@ -200,18 +210,20 @@ def test_alerts(tmp_path: Path) -> None:
     idle = {
         "interval": "1m",
         "input_series": [
-            {"series": f'tbot_otel_relay_ready{{instance="{number}"}}', "values": "1x1500"}
+            {"series": f'tbot_otel_relay_ready{{instance="{number}"}}', "values": "1x120"}
             for number in range(3)
         ],
         "promql_expr_test": [
             {
-                "expr": 'count_over_time(ALERTS{alertstate="firing"}[2d])',
-                "eval_time": "1500m",
+                "expr": 'count_over_time(ALERTS{alertstate="firing"}[2h])',
+                "eval_time": "120m",
                 "exp_samples": [],
             }
         ],
     }
-    tests = [idle, *map(scenario_test, SCENARIOS.values())]
+    long = [scenario for scenario in SCENARIOS.values() if scenario.is_long]
+    short = [scenario for scenario in SCENARIOS.values() if not scenario.is_long]
+    tests = [idle, scenario_test(*long), *map(scenario_test, short)]
     file = tmp_path / "tests.yaml"
     file.write_text(json.dumps({"rule_files": [str(ALERTS)], "tests": tests}))
     run_promtool("test", "rules", str(file))
@@ -251,26 +263,15 @@ def test_metrics_exist(official_binary: Path, tmp_path: Path) -> None:
     port, prometheus = free_port(), free_port()
     config = {
         "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"localhost:{port}"}}}},
-        "exporters": {
-            "debug": {},
-            "prometheus": {"endpoint": f"localhost:{prometheus}"},
-        },
+        "exporters": {"prometheus": {"endpoint": f"localhost:{prometheus}"}},
         "service": {
             "telemetry": {"metrics": {"level": "none"}},
-            "pipelines": {
-                "logs": {"receivers": ["otlp"], "exporters": ["debug"]},
-                "metrics": {"receivers": ["otlp"], "exporters": ["prometheus"]},
-            },
+            "pipelines": {"metrics": {"receivers": ["otlp"], "exporters": ["prometheus"]}},
         },
     }
     file = tmp_path / "collector.yaml"
     file.write_text(json.dumps(config))
     command = [str(official_binary), "--config", str(file)]
-    environ = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "200"}
-    endpoint = f"http://localhost:{port}"
-    refused = f"http://localhost:{free_port()}/v1/logs"
-    (tmp_path / "failing").mkdir()
-
     rules = "\n".join(rule["expr"] for rule in RULES)
 
     def missing() -> list[Selector | str]:
@@ -287,14 +288,18 @@ def test_metrics_exist(official_binary: Path, tmp_path: Path) -> None:
 
     with (
         running_server(command, tmp_path / "collector.log", port, prometheus),
-        running_relay(tmp_path, endpoint, **environ) as relay,
+        HTTPStandin(Response(404), Response()) as logs,
         running_relay(
-            tmp_path / "failing", endpoint, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=refused, **environ
-        ) as failing,
+            tmp_path,
+            f"http://localhost:{port}",
+            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{logs.endpoint}/v1/logs",
+            OTEL_METRICS_EXPORTER="otlp",
+            OTEL_METRIC_EXPORT_INTERVAL="200",
+        ) as relay,
     ):
-        assert relay.report(new_session_id()) == (200, "")
+        assert relay.report() == (503, "unavailable")
+        assert relay.report() == (200, "")
         assert relay.post(bytes(5000))[:2] == (429, "resource_exhausted")
         assert relay.post(b"", path=f"/unknown{PATH}")[0] == 404
-        assert failing.report(new_session_id()) == (503, "unavailable")
         # The first exports may lack what comes later.
         wait_until(lambda: missing() == [])
