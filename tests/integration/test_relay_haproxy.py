@@ -23,6 +23,7 @@ from pyqwest import HTTPVersion, SyncClient, SyncHTTPTransport
 
 from support import agent
 from support.collectors import Official
+from support.fuzzing import LONG_PROFILE
 from support.messages import PROTO, REPORT, http_request, new_session_id
 from support.otlp import attribute_values
 from support.processes import WAIT_SECONDS, free_port, running_server, wait_until
@@ -34,10 +35,13 @@ from tbot_otel.relay.server import SHUTDOWN_TIMEOUT_SECONDS
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs HAProxy")
 
 CALLS_IN_FLIGHT = 16
-CALLS = 600
+CLIENTS = 4
+"""While the relays are reloaded, which takes half a minute. Each pauses after a call."""
+PAUSE_SECONDS = 0.05
+CALLS = 600 if LONG_PROFILE else 150
 """In each half of the load."""
-SLOW_CLIENTS = 500
-HONEST_CALLS = 100
+SLOW_CLIENTS = 500 if LONG_PROFILE else 100
+HONEST_CALLS = 100 if LONG_PROFILE else 40
 MAX_CONNECTIONS = 100
 STRANGERS = 130
 """More than HAProxy accepts."""
@@ -104,7 +108,7 @@ def running_balancer(
 
 @contextlib.contextmanager
 def running_relays(folder: Path, collector: Official) -> Iterator[list[Relay]]:
-    """Run three relays with a path secret until the block ends."""
+    """Run three relays with a path secret, in the file ``secret``, until the block ends."""
     secret = folder / "secret"
     secret.write_text(SECRET)
     with contextlib.ExitStack() as stack:
@@ -113,12 +117,24 @@ def running_relays(folder: Path, collector: Official) -> Iterator[list[Relay]]:
         yield [stack.enter_context(running_relay(folder, endpoint, *options)) for _ in range(3)]
 
 
-def test_slow_clients(official: Official, tmp_path: Path) -> None:
+@pytest.fixture(name="folder", scope="module")
+def folder_of_relays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `relays`."""
+    return tmp_path_factory.mktemp("relays")
+
+
+@pytest.fixture(scope="module")
+def relays(folder: Path, official: Official) -> Iterator[list[Relay]]:
+    """Three relays, for tests that end none of them."""
+    with running_relays(folder, official) as relays:
+        yield relays
+
+
+def test_slow_clients(relays: list[Relay], tmp_path: Path) -> None:
     """Bodies that never end stay with HAProxy. Reports beside them are acknowledged."""
     begin = http_request(target=f"/{SECRET}{PATH}")[:-1]
     chunk = http_request("Transfer-Encoding: chunked", target=f"/{SECRET}{PATH}", body=b"1\r\nx")
     with (
-        running_relays(tmp_path, official) as relays,
         running_balancer(tmp_path, relays) as balancer,
         contextlib.ExitStack() as stack,
     ):
@@ -163,12 +179,9 @@ def test_slow_clients(official: Official, tmp_path: Path) -> None:
     assert "127.0.0.2" not in log
 
 
-def test_refuses(official: Official, tmp_path: Path) -> None:
+def test_refuses(relays: list[Relay], tmp_path: Path) -> None:
     """Requests that are not a report, and bodies larger than a relay accepts, stay with HAProxy."""
-    with (
-        running_relays(tmp_path, official) as relays,
-        running_balancer(tmp_path, relays) as balancer,
-    ):
+    with running_balancer(tmp_path, relays) as balancer:
 
         def respond(request: bytes) -> bytes:
             with balancer.connect() as client:
@@ -196,10 +209,9 @@ STRANGERS_BYTES = {
 
 
 @pytest.mark.parametrize("protocol", STRANGERS_BYTES)
-def test_unread_responses(protocol: str, official: Official, tmp_path: Path) -> None:
+def test_unread_responses(protocol: str, relays: list[Relay], tmp_path: Path) -> None:
     """Strangers over the limit of connections who read nothing delay no report."""
     with (
-        running_relays(tmp_path, official) as relays,
         running_balancer(tmp_path, relays, MAX_CONNECTIONS) as balancer,
         ThreadPoolExecutor(STRANGERS) as threads,
         contextlib.ExitStack() as stack,
@@ -266,24 +278,24 @@ def test_relays_end(official_binary: Path, tmp_path: Path) -> None:
     assert used.keys() == {"relay1", "relay2", "relay3"}
 
 
-def test_new_secret(official: Official, tmp_path: Path) -> None:
+def test_new_secret(folder: Path, relays: list[Relay], tmp_path: Path) -> None:
     """During load, the secret of all relays is changed: no call fails."""
     new_secret = "0123456789abcdef-new"
     stop = threading.Event()
 
     def report_until_stopped() -> list[int]:
         statuses = []
-        while not stop.is_set():
+        while not stop.wait(PAUSE_SECONDS):
             statuses.append(balancer.report()[1])
         return statuses
 
     with (
-        running_relays(tmp_path, official) as relays,
         running_balancer(tmp_path, relays) as balancer,
-        ThreadPoolExecutor(CALLS_IN_FLIGHT) as clients,
+        ThreadPoolExecutor(CLIENTS) as clients,
     ):
-        (tmp_path / "secret").write_text(f"{SECRET}\n{new_secret}\n")
-        calls = [clients.submit(report_until_stopped) for _ in range(CALLS_IN_FLIGHT)]
+        assert balancer.report(new_secret)[1] == 404
+        (folder / "secret").write_text(f"{SECRET}\n{new_secret}\n")
+        calls = [clients.submit(report_until_stopped) for _ in range(CLIENTS)]
         try:
             for relay in relays:
                 relay.reload()
