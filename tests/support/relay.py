@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import trustme
@@ -160,7 +161,11 @@ def running_relay(
     # Its workers are new processes. Each Python runs the module of this name when it starts.
     modules = folder / f"setup-{port}"
     modules.mkdir()
-    (modules / "sitecustomize.py").write_text(setup)
+    # Not multiprocessing's resource tracker, which would import what the setup imports.
+    is_tracker = 'any("resource_tracker" in word for word in __import__("sys").orig_argv)'
+    (modules / "sitecustomize.py").write_text(
+        f"if not {is_tracker}:\n{indent(setup or 'pass', ' ')}"
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*wrapper, sys.executable, "-c", MAIN_SCRIPT, "relay", "--listen", listen, *options],
