@@ -34,7 +34,7 @@ PERMITTED = ATTRIBUTES.map(lambda attributes: Permitted("tbot.start", attributes
 REPORTS = st.builds(Report, st.uuids(version=4).map(str), st.integers(1, 2**63 - 1), PERMITTED)
 
 
-@examples(200)
+@examples(60)
 @given(st.lists(REPORTS, max_size=5, unique_by=lambda report: report.session_id))
 def test_encode(reports: list[Report]) -> None:
     """A batch encodes to the same bytes as the official encoder's message of its records."""
