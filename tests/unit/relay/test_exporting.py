@@ -22,19 +22,19 @@ from tbot_otel.relay.problems import Problem
 
 REFUSED = Response(400)
 PARTIAL = Response(200, partial_success(1).SerializeToString())
-REJECTED_MAJOR = "99."
 
 
 class PickyStandin(HTTPStandin):
-    """A stand-in that rejects the exports with a report of a version that begins with 99."""
+    """A stand-in that rejects the exports with a report of a version that begins with a text."""
 
     response = REFUSED
+    rejected = "99."
 
     def choose_response(self, request: ReceivedRequest) -> Response:
         """Return the response to a request."""
         message = ExportLogsServiceRequest.FromString(request.body)
         is_rejected = any(
-            attribute.value.string_value.startswith(REJECTED_MAJOR)
+            attribute.value.string_value.startswith(self.rejected)
             for logs in message.resource_logs
             for attribute in logs.scope_logs[0].log_records[0].attributes
         )
@@ -82,6 +82,8 @@ def test_refused_export(standin: PickyStandin, exporter: ReportExporter) -> None
     ]
     exported = list(chain(*exported_session_ids(standin)))
     assert exported.count(reports[0].session_id) > 1
+    # Equal sets of attributes stay together, so that few exports find those at fault.
+    assert len(standin.requests) <= 10
     # It accepts exports, although it rejects some reports.
     assert exporter.problem is None
     # The next culprit is exported apart, and spoils no export.
@@ -122,6 +124,28 @@ def test_stranger_who_varies(
         if number:
             assert reasons(problems, reports) == [None] * 10
             assert set(reasons(problems, strange)) == {"unavailable"}
+
+
+def test_collector_that_changes_its_mind(standin: PickyStandin, exporter: ReportExporter) -> None:
+    """Attributes that were accepted, and are rejected later, spoil one export, and not the next."""
+    versions = ("18.3.0", "18.3.1")
+    exporter.export([report(version) for version in versions])
+    exported_at = exporter.exported_at
+    standin.response, standin.rejected = PARTIAL, "18.3.0"
+    for expected in (["unavailable", "unavailable"], ["rejected", None]):
+        reports = [report(version) for version in versions]
+        assert reasons(exporter.export(reports), reports) == expected
+    # It accepts exports, although not the first one of these.
+    assert exporter.problem is None
+    assert exporter.exported_at > exported_at
+
+
+def test_too_many_rejected(exporter: ReportExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports that a limited number of exports does not tell apart are not acknowledged."""
+    monkeypatch.setattr(exporting, "MAX_SPLIT_EXPORTS", 3)
+    reports = [report(f"99.{number}.0") for number in range(8)]
+    found = reasons(exporter.export(reports), reports)
+    assert sorted(map(str, found)) == ["unavailable"] * 8
 
 
 def test_wary_for_a_minute(
