@@ -86,8 +86,11 @@ def draw(
         else [(number / highest, f"{number:,}") for number in round_numbers(highest)]
     )
     left = _GAP + _TICK_CHARACTER_PIXELS * max(len(text) for _, text in texts)
-    bars = _Bars(left, min(max_width / len(labels), _MAX_BAR_PIXELS), height)
-    right = round(left + bars.step * len(labels))
+    label_pixels = max(map(len, labels)) * _CHARACTER_PIXELS + _LABEL_GAP
+    # Few bars are as wide as their labels, so that each has one.
+    step = min(max_width / len(labels), max(_MAX_BAR_PIXELS, label_pixels))
+    bars = _Bars(left, step, height)
+    right = round(left + step * len(labels))
     scales = [height / (total or 1) if shares else height / highest for total in totals]
     parts = []
     tops = [0.0] * len(labels)
@@ -105,7 +108,7 @@ def draw(
         right=right,
         parts=parts,
         ticks=[(_TOP + height * (1 - place), text) for place, text in texts],
-        labels=_place_labels(labels, bars, right + _RIGHT),
+        labels=_place_labels(labels, bars, math.ceil(label_pixels / step), right + _RIGHT),
     )
 
 
@@ -130,10 +133,10 @@ class _Bars(NamedTuple):
         return f"M{x:.1f},{y:.1f}h{width:.1f}v{end - y:.1f}h-{width:.1f}z"
 
 
-def _place_labels(labels: "Sequence[str]", bars: _Bars, end: float) -> list[tuple[float, str]]:
-    """Return the labels for which there is room, and their places."""
-    label_pixels = max(map(len, labels)) * _CHARACTER_PIXELS + _LABEL_GAP
-    every = math.ceil(label_pixels / bars.step)
+def _place_labels(
+    labels: "Sequence[str]", bars: _Bars, every: int, end: float
+) -> list[tuple[float, str]]:
+    """Return the place and the text of every n-th label, without a last one that does not fit."""
     centers = [(bars.left + bars.step * (n + 0.5), label) for n, label in enumerate(labels)]
     return [
         (x, label)

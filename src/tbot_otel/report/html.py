@@ -192,7 +192,7 @@ def _sections(document: "Document", min_group: int) -> list[Section]:
             question,
             answers.get(name) or _most_common(document, name),
             charts.get(name),
-            grids.get(name, []),
+            [one for one in grids.get(name, []) if one.rows],
             rankings.get(name, []),
         )
         for name, question in wording.QUESTIONS.items()
