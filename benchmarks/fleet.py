@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         body = folder / "call"
-        body.write_bytes(build_request(SESSION, oneshot=False).to_binary())
+        body.write_bytes(build_request(SESSION, oneshot=False))
         with Official(build_official(), folder).running() as collector:
             os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.endpoint("http/protobuf")
             with relay("ours", folder) as (url, _):

@@ -195,7 +195,7 @@ def row(
 def rows(folder: Path, endpoint: str, runs: int) -> Iterator[str]:
     """Measure, and yield the rows of the page."""
     call, record = folder / "call", folder / "record"
-    call.write_bytes(build_request(SESSION, oneshot=False).to_binary())
+    call.write_bytes(build_request(SESSION, oneshot=False))
     record.write_bytes(single_record())
     with (
         relay("ours", folder) as (url, pid),

@@ -96,7 +96,7 @@ def report_with_runtime(
     url: str, session_id: str, transport: SyncHTTPTransport, timestamp: int, **options: Any
 ) -> str:
     """Report a start with the official runtime, and return the code of the response."""
-    request = agent.build_request(session_id, oneshot=True)
+    request = METHOD.input.from_binary(agent.build_request(session_id, oneshot=True))
     seconds, nanos = divmod(timestamp, 10**9)
     request.timestamp = Timestamp(seconds=seconds, nanos=nanos)
     client = ConnectClientSync(url, http_client=SyncClient(transport), **options)

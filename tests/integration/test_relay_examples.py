@@ -302,7 +302,7 @@ def test_hosts(make: Callable[[Host], Server], official: Official, tmp_path: Pat
     server = make(Host(tmp_path, official.endpoint("http/protobuf"), free_port()))
     with server.running(tmp_path / "relay.log") as process:
         assert [server.request(path) for path in PROBE_PATHS] == [200, 200]
-        message = agent.build_request(new_session_id(), oneshot=True).to_binary()
+        message = agent.build_request(new_session_id(), oneshot=True)
         assert server.request(PATH, message, "application/proto") == 404
         session_id, code = report_start(server, f"/{SECRET}")
         assert code == "ok"

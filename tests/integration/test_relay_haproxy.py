@@ -68,7 +68,7 @@ class Balancer(NamedTuple):
     def report(self, secret: str = SECRET) -> tuple[str, int]:
         """Report a start over HTTP/1.1, and return its session id and the status."""
         session_id = new_session_id()
-        body = agent.build_request(session_id, oneshot=True).to_binary()
+        body = agent.build_request(session_id, oneshot=True)
         connection = http.client.HTTPConnection("localhost", timeout=WAIT_SECONDS)
         with contextlib.closing(connection):
             connection.sock = self.connect()
@@ -153,7 +153,7 @@ def test_slow_clients(relays: list[Relay], tmp_path: Path) -> None:
         # It raises an error if the report is not acknowledged.
         for _ in range(HONEST_CALLS // 2):
             request = agent.build_request(new_session_id(), oneshot=True)
-            runtime.execute_unary(request=request, method=METHOD)
+            runtime.execute_unary(request=METHOD.input.from_binary(request), method=METHOD)
         responses = Counter(client.recv(len(b"HTTP/1.1 408")) for client in slow)
         stranger = socket.create_connection(
             ("127.0.0.1", balancer.port), source_address=("127.0.0.2", 0)

@@ -3,6 +3,8 @@
 It reports in one Connect call, with the official runtime or with an HTTP client, to the address in
 its environment. When its work is done, it waits for the response: for at most 10 seconds if it runs
 once, and not at all as a daemon. It prints the result of the call as one line of JSON.
+
+Hundreds of tests start it: only the official runtime needs more than the standard library.
 """
 
 import argparse
@@ -16,15 +18,9 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
-from connectrpc.client import ConnectClientSync
-from connectrpc.errors import ConnectError
-from protobuf import Oneof
-
-from tbot_otel.connect import METHOD, PATH
-from tbot_otel.connect.tbot_pb import SubmitTbotEventRequest, TbotStartEvent
-
 AGENT_PATH = __file__
 """The program to run in place of tbot."""
+PATH = "/prehog.v1alpha.TbotReportingService/SubmitTbotEvent"
 
 REPORT_TIMEOUT_SECONDS = 10.0
 REPORTED = {
@@ -39,36 +35,48 @@ REPORTED = {
 """The attributes that leave for a report of an agent that runs once, without a helper."""
 
 
-def build_request(session_id: str, *, oneshot: bool) -> SubmitTbotEventRequest:
-    """Build the report of a start."""
-    mode = TbotStartEvent.RunMode.ONE_SHOT if oneshot else TbotStartEvent.RunMode.DAEMON
-    start = TbotStartEvent(
-        run_mode=mode,
-        version="18.3.0",
-        join_type="github",
-        helper=os.environ.get("_TBOT_TELEMETRY_HELPER", ""),
-        helper_version=os.environ.get("_TBOT_TELEMETRY_HELPER_VERSION", ""),
-        destinations_other=2,
-        destinations_database=1,
+def build_request(session_id: str, *, oneshot: bool) -> bytes:
+    """Build the report of a start: a SubmitTbotEventRequest (src/tbot_otel/connect/tbot.proto)."""
+    start = b"".join(
+        (
+            _field(1, 1 if oneshot else 2),
+            _field(2, "18.3.0"),
+            _field(3, "github"),
+            _field(4, os.environ.get("_TBOT_TELEMETRY_HELPER", "")),
+            _field(5, os.environ.get("_TBOT_TELEMETRY_HELPER_VERSION", "")),
+            _field(6, 2),
+            _field(7, 1),
+        )
     )
-    return SubmitTbotEventRequest(distinct_id=session_id, event=Oneof("start", start))
+    return _field(1, session_id) + _field(3, start)
 
 
-def call_with_runtime(
-    address: str, request: SubmitTbotEventRequest, timeout: float = REPORT_TIMEOUT_SECONDS
-) -> str:
+def _field(number: int, value: int | str | bytes) -> bytes:
+    """Encode a field whose value or length takes one byte; none if it is empty."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    data = value.encode() if isinstance(value, str) else value
+    assert len(data) < 128
+    return bytes([number << 3 | 2, len(data)]) + data if data else b""
+
+
+def call_with_runtime(address: str, request: bytes, timeout: float = REPORT_TIMEOUT_SECONDS) -> str:
     """Report with the official runtime, and return the code of the response."""
+    from connectrpc.client import ConnectClientSync
+    from connectrpc.errors import ConnectError
+
+    from tbot_otel.connect import METHOD
+
+    message = METHOD.input.from_binary(request)
     client = ConnectClientSync(address)
     try:
-        client.execute_unary(request=request, method=METHOD, timeout_ms=int(timeout * 1000))
+        client.execute_unary(request=message, method=METHOD, timeout_ms=int(timeout * 1000))
     except ConnectError as error:
         return error.code.value
     return "ok"
 
 
-def call_with_http(
-    address: str, request: SubmitTbotEventRequest, timeout: float = REPORT_TIMEOUT_SECONDS
-) -> str:
+def call_with_http(address: str, request: bytes, timeout: float = REPORT_TIMEOUT_SECONDS) -> str:
     """Report with an HTTP client, as Go's Connect client does, and return the response's code."""
     url = urlsplit(address)
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=timeout)
@@ -79,7 +87,7 @@ def call_with_http(
         "Accept-Encoding": "gzip",
     }
     with contextlib.closing(connection):
-        connection.request("POST", url.path + PATH, gzip.compress(request.to_binary()), headers)
+        connection.request("POST", url.path + PATH, gzip.compress(request), headers)
         response = connection.getresponse()
         body = response.read()
     return "ok" if response.status == 200 else str(json.loads(body)["code"])

@@ -145,7 +145,7 @@ if address:
     begin = time.monotonic()
     try:
         with contextlib.closing(connection):
-            body = agent.build_request(session, oneshot=True).to_binary()
+            body = agent.build_request(session, oneshot=True)
             connection.request("POST", url.path + agent.PATH, body, headers)
             print(session, flush=True)
             answer = connection.getresponse().status
