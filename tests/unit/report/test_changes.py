@@ -14,7 +14,7 @@ from tbot_otel.report.changes import Comparison, Key, compare
 from tbot_otel.report.document import Document
 
 FIRST = date(2026, 8, 3)
-SETS, MAX_FALSE, MIN_FOUND = (200, 16, 184) if LONG_PROFILE else (10, 1, 9)
+SETS, MAX_FALSE, MIN_FOUND = (200, 16, 184) if LONG_PROFILE else (6, 1, 5)
 """How many sets of each kind; how many may have a false change, and must have the true one."""
 
 METHODS = {
