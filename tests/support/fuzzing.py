@@ -5,13 +5,13 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 LONG_PROFILE = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-"""Whether to try more examples, for minutes instead of seconds."""
+"""Whether to try 25 times as many examples, for minutes instead of seconds."""
 
 
 def examples(number: int, *, large: bool = False) -> settings:
     """Try this many examples; look for the smallest that fails, unless examples are large."""
     return settings(
-        max_examples=number * (10 if LONG_PROFILE else 1),
+        max_examples=number * (25 if LONG_PROFILE else 1),
         deadline=None,
         derandomize=False,  # in CI too
         print_blob=True,

@@ -53,7 +53,7 @@ def test_decide(case: Case) -> None:
         assert_decision(decide("tbot.start", case.expected), case._replace(changes=[]))
 
 
-@examples(100)
+@examples(40)
 @given(
     st.dictionaries(
         st.sampled_from([*FULL_ATTRIBUTES]) | st.text(),

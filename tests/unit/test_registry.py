@@ -277,7 +277,7 @@ def test_schema_refuses(change: dict[str, object]) -> None:
 
 
 @each_attribute
-@examples(100)
+@examples(40)
 @given(data=st.data())
 def test_schema_agrees(attribute: Attribute, data: st.DataObject) -> None:
     """The schema allows a value exactly if policy does not change it."""

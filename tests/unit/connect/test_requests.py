@@ -245,7 +245,7 @@ def test_timestamp_in_json(text: str | None) -> None:
 BODIES = st.tuples(MESSAGES, st.just(PROTO)) | st.tuples(DOCUMENTS, st.just(JSON))
 
 
-@examples(300)
+@examples(120)
 @given(
     st.binary() | MESSAGES | DOCUMENTS,
     st.sampled_from([PROTO, JSON, "application/grpc-web", "application/connect+proto", ""]),
@@ -256,7 +256,7 @@ def test_any_bytes(body: bytes, content_type: str, encoding: str) -> None:
     check_reply(call_application(body, content_type, HTTP_CONTENT_ENCODING=encoding))
 
 
-@examples(300)
+@examples(120)
 @given(BODIES, st.integers(0, 80))
 def test_any_message(typed_body: tuple[bytes, str], cut: int) -> None:
     """Any message, whole, compressed or cut off, gets one too, and only permitted values leave."""
