@@ -5,7 +5,10 @@ deptry, in the lint session, checks top-level names. Here, modules of namespace 
 """
 
 import ast
+import csv
+import functools
 import importlib.metadata
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -25,6 +28,11 @@ EXTRAS = {
     "report": {"report"},
     "cli/completion.py": {"completion"},
     "testing": {"testing"},
+}
+# PyInstaller runs its hook itself, and only a SOCKS proxy needs PySocks.
+OPTIONAL = {
+    "_pyinstaller/hook-tbot_otel.py": {"pyinstaller"},
+    "otlp/connection.py": {"pysocks"},
 }
 # A distribution that only requires another one, which has the modules.
 PARTS = {"protobuf-py-pure": "protobuf-py"}
@@ -47,10 +55,16 @@ def imported_modules(path: Path) -> Iterator[str]:
                 yield name
 
 
+@functools.cache
+def requirements() -> list[str]:
+    """The requirements of this package."""
+    return importlib.metadata.requires("tbot-otel") or []
+
+
 def declared(extras: set[str]) -> set[str]:
     """The distributions that this package requires, with some of its extras."""
     required = set()
-    for requirement in importlib.metadata.requires("tbot-otel") or ():
+    for requirement in requirements():
         extra = re.search(r"extra == ['\"](\w+)['\"]", requirement)
         if extra is None or extra[1] in extras:
             required.add(normalize(re.split(r"[^\w.-]", requirement)[0]))
@@ -62,6 +76,7 @@ def normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@functools.cache
 def file_of(module: str) -> str | None:
     """The file of a module; None for a namespace, and for a name that is not a module."""
     try:
@@ -78,8 +93,10 @@ def owner_of() -> dict[str, str]:
     for distribution in importlib.metadata.distributions():
         # Read once: it parses the metadata each time.
         name = distribution.name
-        for file in distribution.files or ():
-            found[str(distribution.locate_file(file))] = name
+        folder = str(distribution.locate_file(""))
+        # Without the paths that `files` makes of each line.
+        for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            found[os.path.join(folder, row[0])] = name  # noqa: PTH118 - tens of thousands
     return found
 
 
@@ -92,9 +109,7 @@ def test_imports_are_declared(path: Path, owner_of: dict[str, str]) -> None:
     extras = EXTRAS.get(relative.as_posix(), EXTRAS.get(relative.parts[0], set()))
     files = {file_of(module) for module in imported_modules(path)} - {None}
     used = {PARTS.get(name, name) for name in (normalize(owner_of[str(file)]) for file in files)}
-    # PyInstaller runs its hook itself.
-    undeclared = {"pyinstaller"} if path.name == "hook-tbot_otel.py" else set()
-    assert used - declared(extras) <= undeclared
+    assert used - declared(extras) <= OPTIONAL.get(relative.as_posix(), set())
 
 
 def test_namespaces_are_seen(owner_of: dict[str, str]) -> None:
