@@ -95,7 +95,9 @@ def test_starts(collector: RestartingCollector) -> None:
             elif fault == "Collector killed":
                 collector.kill()
             status, stdout, _ = command.wait()
-            command.wait_for_forwarder_exit()
+            # Without memory for a thread, it exits after a minute.
+            if wrapper != "64 MiB":
+                command.wait_for_forwarder_exit()
         assert status == 7
         # The last lines are the session, and the seconds with the answer.
         *_, session, _, answer = ("", "", *stdout.split())

@@ -620,17 +620,18 @@ AUTHORITIES: dict[str, tuple[dict[str, str], bool]] = {
 
 
 @pytest.mark.parametrize("case", AUTHORITIES)
-def test_authorities(case: str, tmp_path: Path) -> None:
+def test_authorities(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over HTTP, every SDK trusts the same authorities."""
     variables, is_trusted = AUTHORITIES[case]
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     with tls_standin("http/protobuf", authority) as collector:
-        sent = record_start_in_process(
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
-            OTEL_EXPORTER_OTLP_TIMEOUT="5",
-            **{name: str(tmp_path / file) for name, file in variables.items()},
-        )
-    assert sent.status == ("DELIVERED" if is_trusted else "FAILED"), sent.reason
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")
+        for name, file in variables.items():
+            monkeypatch.setenv(name, str(tmp_path / file))
+        with exporting() as export:
+            outcome = export()
+    assert outcome.status.name == ("DELIVERED" if is_trusted else "FAILED"), outcome
     assert len(collector.requests) == is_trusted
