@@ -514,9 +514,13 @@ emit()
 
 
 @pytest.mark.parametrize(
-    ("protocol", "used"), [("http/protobuf", "used"), ("http/protobuf", ""), ("grpc", "")]
+    ("protocol", "used", "processor"),
+    [
+        *(("http/protobuf", "used", processor) for processor in PROCESSORS.values()),
+        ("http/protobuf", "", SimpleLogRecordProcessor),
+        ("grpc", "", BatchLogRecordProcessor),
+    ],
 )
-@pytest.mark.parametrize("processor", PROCESSORS.values())
 def test_fork(protocol: str, used: str, processor: type) -> None:
     """After a fork, events of child and parent arrive, with a session id for each process.
 

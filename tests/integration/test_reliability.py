@@ -140,7 +140,6 @@ def jumping_clock(days: int) -> Iterator[Fault]:
 
 # What each part answers, in this order: `record_start`, a pipeline, `run`, `relay`.
 DELIVERED = ("DELIVERED", "DELIVERED", "200", "200")
-FAILED = ("FAILED", "FAILED", "503 unavailable", "503 unavailable")
 WAITING = ("PENDING", "PENDING", "503 unavailable", "503 unavailable")
 # What `record_start` answers alone.
 SENT = ("DELIVERED",)
@@ -150,7 +149,7 @@ FAULTS: dict[
     str, tuple[Callable[[Path], contextlib.AbstractContextManager[Fault]], tuple[str, ...]]
 ] = {
     "429": (lambda _: responding(Response(429)), NOT_SENT),
-    "503": (lambda _: responding(Response(503)), FAILED),
+    "503": (lambda _: responding(Response(503)), NOT_SENT),
     "reset": (lambda _: responding(HALF_RESPONSE), NOT_SENT),
     "certificate expired": (lambda folder: certified(folder, "localhost", days=-1), NOT_SENT),
     "certificate of another name": (
