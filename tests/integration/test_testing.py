@@ -373,37 +373,17 @@ session.flush(60)
     assert len(tbot_starts.wait()) == 1
 
 
-PLUGIN = "pytest_plugins = ['tbot_otel.testing']\n"
-TEST_OF_PENDING_START = """
+# Tests as a user writes them.
+USERS_CONFTEST = "pytest_plugins = ['tbot_otel.testing']\n"
+USERS_TESTS = {
+    "test_pending_start": """
 from tbot_otel import StartEvent, record_start
 
 def test(tbot_starts):
     record_start(StartEvent(run_mode="daemon", version="18.3.0"))
-"""
-
-
-def run_pytest(pytester: pytest.Pytester, test: str, **environ: str) -> pytest.RunResult:
-    """Run a test as its user would, in a process of its own, with warnings as errors."""
-    pytester.makeconftest(PLUGIN)
-    pytester.makepyfile(test)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name, value in environ.items():
-            monkeypatch.setenv(name, value)
-        return pytester.runpytest_subprocess("-rs", "-W", "error", "-p", "no:cacheprovider")
-
-
-def test_pending_start(pytester: pytest.Pytester) -> None:
-    """A start that is sent after its test does not go to the machine's own Collector."""
-    with HTTPStandin(Response()) as collector:
-        environ = {OPT_IN: "1", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        result = run_pytest(pytester, TEST_OF_PENDING_START, **environ)
-    result.assert_outcomes(passed=1)
-    assert collector.requests == []
-
-
-TEST_OF_ENVIRONMENT = """
+""",
+    "test_environment": """
 import os
-import pytest
 
 before = dict(os.environ)
 
@@ -416,15 +396,8 @@ def test_restored():
         values.pop("PYTEST_CURRENT_TEST", None)
         values.pop("PYTEST_VERSION", None)
     assert before == dict(os.environ)
-"""
-
-
-def test_environment_is_restored(pytester: pytest.Pytester) -> None:
-    """The settings of the machine are removed during a test, and restored after it."""
-    run_pytest(pytester, TEST_OF_ENVIRONMENT, **HOSTILE).assert_outcomes(passed=2)
-
-
-TEST_ELSEWHERE = """
+""",
+    "test_elsewhere": """
 import sys
 import pytest
 
@@ -434,27 +407,42 @@ def elsewhere(monkeypatch):
 
 def test(tbot_silence):
     raise AssertionError
-"""
+""",
+    "test_loud": """
+import sys
+
+def test(tbot_silence):
+    tbot_silence.assert_silent([sys.executable, "-c", "import os; os.mkdir('new')"])
+""",
+}
 
 
-def test_silence_elsewhere(pytester: pytest.Pytester) -> None:
-    """Where the audit is not possible, its tests are skipped, and say why."""
-    result = run_pytest(pytester, TEST_ELSEWHERE)
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED *: tbot_silence needs CPython on Linux: *"])
+def test_users_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixtures do what their page says, in a process of its own, with warnings as errors.
 
-
-def test_failure_message(pytester: pytest.Pytester) -> None:
-    """A test that fails prints what the helper did, and no code of this package."""
-    test = """
-    import sys
-    def test(tbot_silence):
-        tbot_silence.assert_silent([sys.executable, "-c", "import os; os.mkdir('new')"])
+    - A start that is sent after its test does not go to the machine's own Collector.
+    - The settings of the machine are removed during a test, and restored after it.
+    - Where the audit is not possible, its tests are skipped, and say why.
+    - A test that fails prints what the helper did, and no code of this package.
     """
-    result = run_pytest(pytester, test)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E * AssertionError: not silent: *", "E *file: os.mkdir new"])
+    pytester.makeconftest(USERS_CONFTEST)
+    pytester.makepyfile(**USERS_TESTS)
+    with HTTPStandin(Response()) as collector:
+        environ = HOSTILE | {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"}
+        environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.endpoint
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        result = pytester.runpytest_subprocess("-rs", "-W", "error", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3, skipped=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E * AssertionError: not silent: *",
+            "E *file: os.mkdir new",
+            "SKIPPED *: tbot_silence needs CPython on Linux: *",
+        ]
+    )
     result.stdout.no_fnmatch_line("*_silence.py*")
+    assert collector.requests == []
 
 
 @pytest.mark.usefixtures("hostile")
