@@ -59,10 +59,12 @@ class Gateway(NamedTuple):
 
     def post(self, *reports: Report) -> None:
         """Export reports to it. It must accept them."""
+        self.post_message(ReportBatch(reports).encode().SerializeToString())
+
+    def post_message(self, message: bytes) -> None:
+        """Export encoded reports to it. It must accept them."""
         request = urllib.request.Request(
-            f"{self.endpoint}/v1/logs",
-            ReportBatch(reports).encode().SerializeToString(),
-            {"Content-Type": "application/x-protobuf"},
+            f"{self.endpoint}/v1/logs", message, {"Content-Type": "application/x-protobuf"}
         )
         context = ssl.create_default_context(cafile=self.certificate)
         with urllib.request.urlopen(request, timeout=WAIT_SECONDS, context=context) as response:
@@ -198,6 +200,7 @@ def test_files_are_bounded(official_binary: Path, tmp_path: Path) -> None:
     reports = [
         Report(new_session_id(), time.time_ns(), permit(FULL_ATTRIBUTES)) for _ in range(500)
     ]
+    message = ReportBatch(reports).encode().SerializeToString()
     with prepared_gateway(official_binary, tmp_path, smaller) as gateway:
         folder = gateway.file.parent
         folder.mkdir()
@@ -215,7 +218,7 @@ def test_files_are_bounded(official_binary: Path, tmp_path: Path) -> None:
 
         def is_deleted(path: Path) -> bool:
             """Write more, and look."""
-            gateway.post(*reports)
+            gateway.post_message(message)
             return not path.exists()
 
         with gateway.server.running(tmp_path / "gateway.log"):
