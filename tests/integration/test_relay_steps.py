@@ -67,6 +67,10 @@ class Shell:
         wait_until(has_ended)
         return self.output[before:]
 
+    def retype(self, commands: str) -> str:
+        """Pause, type commands that may fail, and return what was printed meanwhile."""
+        return self.type(f"sleep 0.2; {commands} || true")
+
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until a text was printed this many times."""
         wait_until(lambda: self.output.count(text) >= count, START_SECONDS)
@@ -116,29 +120,29 @@ def test_steps(official_binary: Path, tmp_path: Path) -> None:
         shell.type(start.replace("=15000", "=500"))
         shell.wait_for("INFO: listens on ")
         assert "{}" in shell.type(report)
-        wait_until(lambda: "tbot_otel_relay_ready{" in shell.type(f"{metrics} || true"))
+        wait_until(lambda: "tbot_otel_relay_ready{" in shell.retype(metrics))
         # The Collector writes each second.
         wait_until((tmp_path / "starts.jsonl").read_text)
         looked = shell.type(look)
         assert '"tbot.start"' in looked
         assert re.search(r"^tbot_otel_relay_ready\{.*\} 1$", looked, re.MULTILINE)
         alerts = f"curl --silent localhost:{ports['9090']}/api/v1"
-        query = f"{alerts}/query?query=tbot_otel_relay_ready || true"
-        wait_until(lambda: '"tbot-otel-relay"' in shell.type(query))
+        query = f"{alerts}/query?query=tbot_otel_relay_ready"
+        wait_until(lambda: '"tbot-otel-relay"' in shell.retype(query))
         assert "TbotRelayGone" in shell.type(f"{alerts}/rules")
         shell.type(two_relays)
         shell.wait_for("INFO: listens on ", 3)
-        wait_until(lambda: "{}" in shell.type(f"({report_again}) || true"))
+        wait_until(lambda: "{}" in shell.retype(f"({report_again})"))
         shell.type(rotate)
         shell.wait_for("INFO: listens on ", 5)
         # The old workers, which do not know it yet, still run for a while.
         report_new, look_at_lines = count.splitlines()
-        wait_until(lambda: "{}" in shell.type(f"{report_new} || true"))
+        wait_until(lambda: "{}" in shell.retype(report_new))
         line = 'tbot_otel_relay_secret_line="2"'
-        wait_until(lambda: line in shell.type(f"{look_at_lines} || true"))
+        wait_until(lambda: line in shell.retype(look_at_lines))
         old = shell.type("head -n 1 path-secret").split()[0]
         shell.type(end)
-        wait_until(lambda: "{}" not in shell.type(f"report {ports['8443']} {old} || true"))
+        wait_until(lambda: "{}" not in shell.retype(f"report {ports['8443']} {old}"))
         assert "{}" in shell.type(f'report {ports["8443"]} "$(cat path-secret)"')
     finally:
         shell.close()
