@@ -860,7 +860,7 @@ def test_check_that_is_not_made(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """If nothing would be sent, the check sends nothing either."""
-    monkeypatch.setattr(status, "_check", None)
+    monkeypatch.setattr(status, "_export_nothing", None)
     for name, value in ({"TELEPORT_ANONYMOUS_TELEMETRY": "1"} | environ).items():
         monkeypatch.setenv(name, value)
     assert main(["status", "--check"]) == 3
