@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import uuid
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from support.setup_code import override_constants
 from tbot_otel.registry import START
 from tbot_otel.report.document import TABLES, Document
 
-SESSION = "0b7f1f2e-5d0c-4c39-8a54-3f1d9e6b7a20"
 SECRET = "web01"
 DAY = date(1970, 1, 1) + timedelta(days=FIRST_DAY_NS // DAY_NS)
 
@@ -213,11 +213,14 @@ def test_worker_processes(tmp_path: Path, starts_per_line: int) -> None:
     """Many blocks are read by more processes, with the same numbers; the first record counts."""
     file = tmp_path / "starts.jsonl"
     write_starts(file, Shape(2_000, starts_per_line, kinds=300))
-    again = make_start({"join_type": "env0"}, session_id=SESSION)
-    text = file.read_text()
-    file.write_text(
-        to_line(make_start({"join_type": "oracle"}, session_id=SESSION)) + text + to_line(again)
-    )
+    # Sessions that begin in each block, and are repeated at the end.
+    sessions = [str(uuid.uuid4()) for _ in range(100)]
+    lines = file.read_text().splitlines(keepends=True)
+    for number, session in enumerate(sessions):
+        first = make_start({"join_type": "oracle"}, session_id=session)
+        lines[number * len(lines) // len(sessions)] += to_line(first)
+    again = [make_start({"join_type": "env0"}, session_id=session) for session in sessions]
+    file.write_text("".join([*lines, to_line(*again)]))
     (tmp_path / "database").mkdir()
     expected = count(file, folder=tmp_path / "database", min_group=1)
     setup = override_constants("tbot_otel.report.reader", BLOCK_BYTES=100_000)
