@@ -676,7 +676,7 @@ def test_reload(tmp_path: Path) -> None:
     results: list[tuple[int, str]] = []
 
     def call_until_stopped() -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(0.1):
             try:
                 results.append(report_over_tls(relay, old, authority))
             except (OSError, http.client.HTTPException):

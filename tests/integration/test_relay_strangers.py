@@ -35,7 +35,7 @@ UNREAD_REQUESTS = [
 
 def connect_with_tls(relay: Relay) -> ssl.SSLSocket:
     """Open a connection with TLS."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(relay.connect())
 
