@@ -45,3 +45,23 @@ def test_stuck_without_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stuck_at == [7.2, 11.1]
     now = 12.2
     assert not handler.is_stuck
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("HandshakeTimeout { peer_addr: 192.0.2.1:1 }", "timeout"),
+        (
+            "TlsAcceptError { error: Custom { kind: UnexpectedEof }, peer_addr: 192.0.2.1:1 }",
+            "other",
+        ),
+    ],
+)
+def test_failed_handshakes(error: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Handshakes of clients that do not go on are counted, and have no line of their own."""
+    metrics, tally = Metrics(), Tally()
+    handler = HandshakeHandler(cast("WorkerMetrics", metrics), tally)
+    emit(handler, f"TCP handshake failed with error: {error}")
+    tally.log()
+    assert metrics.reasons == [reason]
+    assert not caplog.messages
