@@ -1,6 +1,7 @@
 """Each promise and each fault in the documentation has code and tests that exist."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def rows(page: Path, heading: str) -> list[list[str]]:
     return cells[2:]
 
 
+@functools.cache
 def defined_names(path: Path) -> set[str]:
     """The names that a module defines, and ``Class.name`` for those of its classes."""
     names = set()
