@@ -256,10 +256,21 @@ def entry_point(host: Host) -> list[str]:
     return [str(COMMAND), *words[1:]]
 
 
+# With a read-only file system, where this machine permits that.
+READ_ONLY = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+READ_ONLY += ['mount -o remount,bind,ro / && exec "$@"', "sh"]
+if (
+    not shutil.which("unshare")
+    or subprocess.run([*READ_ONLY, "true"], capture_output=True, check=False).returncode
+):
+    READ_ONLY = []
+
+
 def container_server(host: Host) -> Server:
     """The command of the image, with the variable that its user sets."""
     (host.folder / "path-secret").write_text(SECRET)
-    words = [*entry_point(host), "--path-secret-file", str(host.folder / "path-secret")]
+    secret = ["--path-secret-file", str(host.folder / "path-secret")]
+    words = [*READ_ONLY, *entry_point(host), *secret]
     return Server(words, host.port, {ENDPOINT_VARIABLE: host.endpoint})
 
 
@@ -337,23 +348,3 @@ if shutil.which("systemd-analyze"):
         # It also prints problems of the machine's own units.
         assert [line for line in done.stderr.splitlines() if unit.name in line] == []
         assert done.returncode == 0
-
-
-READ_ONLY = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
-REMOUNT = 'mount -o remount,bind,ro / && exec "$@"'
-if (
-    shutil.which("unshare")
-    and not subprocess.run(
-        [*READ_ONLY, REMOUNT, "sh", "true"], capture_output=True, check=False
-    ).returncode
-):
-
-    def test_read_only(official: Official, tmp_path: Path) -> None:
-        """The image runs with a read-only file system."""
-        host = Host(tmp_path, official.endpoint("http/protobuf"), free_port())
-        server = container_server(host)
-        server = server._replace(words=[*READ_ONLY, REMOUNT, "sh", *server.words])
-        with server.running(tmp_path / "relay.log"):
-            session_id, code = report_start(server, f"/{SECRET}")
-        assert code == "ok"
-        official.find_json(session_id)
