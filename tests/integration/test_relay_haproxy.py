@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs H
 CALLS_IN_FLIGHT = 16
 CLIENTS = 4
 """While the relays are reloaded, which takes half a minute. Each pauses after a call."""
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.2
 CALLS = 600 if LONG_PROFILE else 150
 """In each half of the load."""
 SLOW_CLIENTS = 500 if LONG_PROFILE else 100
