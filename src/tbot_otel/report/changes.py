@@ -18,7 +18,7 @@ MAX_DAYS: Final = 1_100
 _MIN_ROW_STARTS = 20
 _MIN_DAYS_OF_WEEKS = 84
 _SHUFFLES = 999
-_QUANTILE = 0.975
+_MAX_FALSE = 0.05
 _MIN_CHANGE = 0.01
 _SEED = 1
 _ONE_DAY = timedelta(1)
@@ -57,7 +57,7 @@ def compare(
     Starts are not independent: one job starts tbot a thousand times. So the days, from 12 weeks on
     whole weeks, are shuffled between the periods. A change is one that, in standard errors, is
     larger than the largest of any row of its group in 97.5 % of the shuffles: the largest of either
-    group in 95 %.
+    group in 95 %. If all rows are of one group, 95 % are enough.
 
     Args:
         days: The starts of each day.
@@ -79,10 +79,11 @@ def compare(
     least, most = _MIN_ROW_STARTS, sum(starts) - _MIN_ROW_STARTS
     compared = [key for key, pair in counts.items() if least <= sum(pair) <= most]
     length = 7 if size >= _MIN_DAYS_OF_WEEKS and not (len(before) % 7 or len(after) % 7) else 1
+    groups = [[key for key in compared if group_of(key) == group] for group in (False, True)]
+    quantile = 1 - _MAX_FALSE / max(1, sum(map(bool, groups)))
     visible = []
     changed: dict[Key, float] = {}
-    for group in (False, True):
-        keys = [key for key in compared if group_of(key) == group]
+    for keys in groups:
         blocks = [
             [
                 sum(row.get(day, 0) for day in period[n : n + length])
@@ -91,7 +92,7 @@ def compare(
             for period in (before, after)
             for n in range(0, len(period), length)
         ]
-        noise = _measure_noise(blocks, len(after) // length)
+        noise = _measure_noise(blocks, len(after) // length, quantile)
         needed = {
             key: max(_MIN_CHANGE, noise * _standard_error(sum(counts[key]), starts)) for key in keys
         }
@@ -126,12 +127,13 @@ def _standard_error(count: int, starts: tuple[int, ...]) -> float:
     return math.sqrt(share * (1 - share) * sum(1 / of_period for of_period in starts))
 
 
-def _measure_noise(blocks: Sequence[Sequence[int]], count: int) -> float:
+def _measure_noise(blocks: Sequence[Sequence[int]], count: int, quantile: float) -> float:
     """Return how many standard errors the largest change of any row exceeds in few shuffles.
 
     Args:
         blocks: The starts of each block of days: of all rows, and of each.
         count: How many blocks the second period has.
+        quantile: The share of shuffles that do not exceed it.
     """
     chance = random.Random(_SEED)  # noqa: S311 - not a secret
     # All counts of a block are digits of one number, so that a sum is one addition.
@@ -157,4 +159,4 @@ def _measure_noise(blocks: Sequence[Sequence[int]], count: int) -> float:
             default=0.0,
         )
         largest.append(highest / math.sqrt(one))
-    return sorted(largest)[int(_QUANTILE * (_SHUFFLES + 1)) - 1]
+    return sorted(largest)[round(quantile * (_SHUFFLES + 1)) - 1]
