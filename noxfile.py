@@ -24,7 +24,7 @@ TOOLS = ("release", "nox", "mutation", "fuzz")
 SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 MESSAGES = "src/tbot_otel/connect/tbot_pb.py"
 
-PARALLEL = ("-n", "4", "--dist", "worksteal")
+PARALLEL = ("-n", "3", "--dist", "worksteal")
 UNIT = ("tests/unit",)
 # The tests for interpreters that do not run the whole suite.
 SMOKE = ("tests/integration/test_protocols.py", "tests/integration/test_run.py")

@@ -11,6 +11,16 @@ LIBRARY = logging.getLogger("opentelemetry.test_quiet")
 LIBRARY.setLevel(logging.INFO)
 
 
+@pytest.mark.parametrize("library", ["grpc", "opentelemetry.sdk", "requests", "urllib3.connection"])
+def test_libraries(library: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Every library behind an export is hidden."""
+    logger = logging.getLogger(f"{library}.test_quiet")
+    with hidden_logs():
+        logger.warning("hidden")
+    logger.warning("after the block")
+    assert caplog.messages == ["after the block"]
+
+
 def test_block(caplog: pytest.LogCaptureFixture) -> None:
     """The block hides lines; afterwards, and elsewhere, lines appear."""
     with hidden_logs():
