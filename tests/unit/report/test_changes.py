@@ -17,6 +17,9 @@ FIRST = date(2026, 8, 3)
 SETS, MAX_FALSE, MIN_FOUND = (200, 16, 184) if LONG_PROFILE else (6, 1, 5)
 """How many sets of each kind; how many may have a false change, and must have the true one."""
 
+DAYS, STARTS = 30, 2_143
+"""2,000 starts on 28 days, besides the first and the last day, which are not compared."""
+
 METHODS = {
     "github": 0.3,
     "iam": 0.25,
@@ -83,9 +86,9 @@ def burst(chance: random.Random) -> Drawn:
 def shift(chance: random.Random) -> Drawn:
     """A join method that rises from 20 % to 30 % in the second half."""
     drawn = []
-    for _ in range(2_000):
-        day = chance.randrange(28)
-        share = 0.3 if day >= 14 else 0.2
+    for _ in range(STARTS):
+        day = chance.randrange(DAYS)
+        share = 0.3 if day >= DAYS / 2 else 0.2
         rest = {name: odds * (1 - share) for name, odds in METHODS.items()}
         drawn.append((FIRST + timedelta(day), values(chance, {"oracle": share, **rest})))
     return drawn
@@ -94,9 +97,9 @@ def shift(chance: random.Random) -> Drawn:
 def novelty(chance: random.Random) -> Drawn:
     """A join method that is new in the second half, with 3 %."""
     drawn = []
-    for _ in range(2_000):
-        day = chance.randrange(28)
-        odds = {**METHODS, "oracle": 0.031} if day >= 14 else METHODS
+    for _ in range(STARTS):
+        day = chance.randrange(DAYS)
+        odds = {**METHODS, "oracle": 0.031} if day >= DAYS / 2 else METHODS
         drawn.append((FIRST + timedelta(day), values(chance, odds)))
     return drawn
 
