@@ -128,6 +128,8 @@ def main() -> None:
     options = parser.parse_args()
     import duckdb
 
+    # As pip installs them: with compiled bytecode, which the first runs write.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     load = os.getloadavg()[1]
     print(
         f"{platform.python_implementation()} {platform.python_version()}, DuckDB "
@@ -143,6 +145,8 @@ def main() -> None:
             folder / name for name in ("small", "medium", "binary", "large")
         )
         write_starts(small, Shape(SMALL))
+        for form in ("html", "terminal", "json"):
+            report(small, form)
         print_row(
             f"`--format html`, {SMALL:,} starts",
             "the same in the terminal",

@@ -53,7 +53,11 @@ class Permitted:
         self.changes: list[tuple[str | None, Reason]] = changes
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Permitted) and self.attributes == other.attributes
+        return (
+            isinstance(other, Permitted)
+            and self.event_name == other.event_name
+            and self.attributes == other.attributes
+        )
 
     def __hash__(self) -> int:
         return hash(tuple(self.attributes.items()))

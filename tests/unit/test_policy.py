@@ -157,3 +157,17 @@ def test_allowing_helpers_changes_nothing_else() -> None:
         **FULL_ATTRIBUTES,
         **dict.fromkeys(("tbot.run_mode", "tbot.join_type", "tbot.version"), OTHER),
     }
+
+
+def test_equal_decisions() -> None:
+    """What may leave is equal to what has the same event and attributes."""
+    one, same, other = (
+        Permitted("tbot.start", {"tbot.version": version}, []) for version in ("1", "1", "2")
+    )
+    assert one == same
+    assert {one: "found"}[same] == "found"
+    assert one != other
+    assert len({one, same, other}) == 2
+    assert one != Permitted("another", one.attributes, [])
+    assert one != one.attributes
+    assert hash(one) != hash(other)

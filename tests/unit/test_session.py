@@ -71,9 +71,11 @@ def test_offered_id(is_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not is_own:
         # As in a forked child.
         monkeypatch.setattr(session._offered, "_pid", 0)
-    ids = [start_in_pipeline().id for _ in range(3)]
+    starts = [start_in_pipeline(time) for time in (1, 2, 3)]
+    ids = [start.id for start in starts]
     assert (ids[0] == offered) is is_own
     assert len({*ids, offered}) == (3 if is_own else 4)
+    assert [start.time for start in starts] == [1, 2, 3]
 
 
 def test_fail() -> None:
@@ -114,6 +116,58 @@ def test_settle(statuses: list[str], expected: int | None) -> None:
         assert outcome.status is Status.PENDING
     else:
         assert outcome is outcomes[expected]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status.PENDING, "pending to x"),
+        (Status.DELIVERED, "delivered to x"),
+        (Status.HANDED_OVER, "handed over to x"),
+        (Status.UNOBSERVED, "sent to x; why"),
+        (Status.REFUSED, "not sent to x: why"),
+        (Status.FAILED, "not delivered to x: why"),
+    ],
+)
+def test_outcome(status: Status, words: str) -> None:
+    """An outcome is told in words, and says whether a later attempt could succeed."""
+    assert Outcome(status, "why").describe("x") == words
+    assert [Outcome(status, "why", can_retry=can).can_retry for can in (False, True)] == [
+        False,
+        True,
+    ]
+    assert Outcome(status, "why").can_retry is False
+
+
+def test_session() -> None:
+    """The caller's view of a start has its id and its outcome."""
+    start = Start()
+    view = session.Session(start)
+    assert (view.id, view.outcome.status, view.flush(0).status) == (
+        *(start.id, Status.PENDING, Status.PENDING),
+    )
+    start.settle(Outcome(Status.DELIVERED, "why"))
+    assert view.flush(0) is view.outcome is start.outcome
+
+
+class Latch:
+    """A lock that tells how long it was waited for."""
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait for no time."""
+        self.timeout = timeout
+        return False
+
+
+@pytest.mark.parametrize(
+    ("timeout", "waited"), [(-1, 0), (0, 0), (0.5, 0.5), (1e300, threading.TIMEOUT_MAX)]
+)
+def test_flush_is_bounded(timeout: float, waited: float) -> None:
+    """A flush waits as long as it is told, and no longer than the system can."""
+    start, latch = Start(), Latch()
+    start._latch = latch  # type: ignore[assignment]
+    start.wait(timeout)
+    assert latch.timeout == waited
 
 
 def test_flush_waits() -> None:

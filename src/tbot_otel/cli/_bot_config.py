@@ -53,7 +53,7 @@ _FLAGS = {
 
 def like_yaml_v3(loader: type) -> type:
     """Return a loader that resolves unquoted text as yaml.v3 does, where this module needs it."""
-    loader = type("_Loader", (loader,), {"yaml_implicit_resolvers": {}})
+    loader = type(loader.__name__, (loader,), {"yaml_implicit_resolvers": {}})
     for tag, texts in (
         (_BOOL, _FLAGS),
         (_MERGE, ["<<"]),

@@ -22,7 +22,6 @@ MARKER = "web01"
 
 @pytest.fixture(
     autouse=True,
-    scope="module",
     params=[name for name in ("CSafeLoader", "SafeLoader") if hasattr(yaml, name)],
 )
 def loader(request: pytest.FixtureRequest) -> Iterator[None]:

@@ -39,7 +39,7 @@ from support.request_cases import (
 )
 from support.strategies import DOCUMENTS, MESSAGES
 from support.times import assert_coarse
-from tbot_otel.connect import Request, parse_report
+from tbot_otel.connect import Request, another_start_error, parse_report, unavailable_error
 from tbot_otel.connect.tbot_pb import TbotStartEvent
 from tbot_otel.policy import Permitted, decide
 from tbot_otel.registry import START
@@ -53,6 +53,18 @@ def test_accepted(body: bytes, content_type: str, headers: dict[str, str]) -> No
     assert report.session_id == SESSION_ID
     check_timestamp(report)
     assert list(report.permitted.attributes.items()) == list(REPORT_ATTRIBUTES.items())
+
+
+def test_errors() -> None:
+    """An undelivered report can be sent again, and one more start cannot be."""
+    errors = [
+        (error.code.value, error.message)
+        for error in (unavailable_error("why"), another_start_error())
+    ]
+    assert errors == [
+        ("unavailable", "why"),
+        ("resource_exhausted", "another start was reported before"),
+    ]
 
 
 OTHER_HELPER: dict[str, str | int] = {"tbot.helper": OTHER}
