@@ -287,7 +287,10 @@ def _releases(document: "Document") -> list[Grid]:
     ]
     headings = ["Release", "Since the week of", "More than half since", "Share by week"]
     curves = [curve(one.shares) for one in found]
-    note = f"From the week of {weeks[0]} to that of {weeks[-1]}. {wording.SMALL_NOTE}"
+    period = f"In the week of {weeks[0]}"
+    if len(weeks) > 1:
+        period = f"From the week of {weeks[0]} to that of {weeks[-1]}"
+    note = f"{period}. {wording.SMALL_NOTE}"
     return [Grid("Releases", headings, rows, 4, curves, note)]
 
 

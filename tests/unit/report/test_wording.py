@@ -12,3 +12,10 @@ from tbot_otel.report import wording
 def test_percent(part: int, whole: int, text: str) -> None:
     """A share is not rounded to none or to all."""
     assert wording.percent(part, whole) == text
+
+
+def test_limits() -> None:
+    """The report says which groups it hides, if it hides any."""
+    sentences = wording.limits(5)
+    assert sentences[-1].startswith("Not shown are groups of fewer than 5 starts")
+    assert wording.limits(1) == sentences[:-1]
