@@ -44,20 +44,20 @@ QUESTIONS = {
 
 def limits(min_group: int) -> list[str]:
     """What the numbers mean, and what they do not."""
-    sentences = [
+    text = (
         "A start is one process of tbot. It is not a person, a machine or an agent: a job starts "
         "tbot at each run, and a daemon can run for weeks after one start. Nothing ties two starts "
-        "together, so agents cannot be counted.",
+        "together, so agents cannot be counted.\n"
         "Starts without consent are not sent, so they are not here. Days are UTC. _OTHER stands "
-        "for every value that is not a known one.",
-    ]
+        "for every value that is not a known one.\n"
+    )
     if min_group > 1:
-        sentences.append(
+        text += (
             f"Not shown are groups of fewer than {min_group} starts, and those from which one "
             "could be computed. This hides names, not counts, and only within one report: two "
             "reports of overlapping periods can differ by a small group."
         )
-    return sentences
+    return text.splitlines()
 
 
 NOTHING = "There is no start in what was read."
