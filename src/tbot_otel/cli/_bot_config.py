@@ -131,7 +131,7 @@ def _join_method(file: "_File", fields: dict[str, Node]) -> str:
     if uri := file.text(fields, "join_uri"):
         if match := _JOIN_URI.match(uri):
             method = match[1].lower()
-            return _JOIN_METHODS.get(method.replace("-", ""), method.replace("-", "_"))
+            return _JOIN_METHODS.get(method, method.replace("-", "_"))
         raise file.error(fields["join_uri"], "join_uri: expected tbot+proxy+METHOD://TOKEN@ADDRESS")
     if _is_null(fields.get("onboarding")):
         return ""

@@ -1,5 +1,6 @@
 """tbot.yaml: the attributes that are read from it, and one line for a file that is refused."""
 
+import base64
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -674,3 +675,24 @@ def test_anything(file: Path, content: bytes) -> None:
     """Any file is read, or refused with one line that does not repeat its text."""
     file.write_bytes(content)
     check_bot_config(file)
+
+
+def test_base64_in_lines() -> None:
+    """A variable can have base64 in lines, as the command base64 writes it."""
+    text = base64.encodebytes(("oneshot: true\n" + "# comment\n" * 20).encode()).decode()
+    assert len(text.splitlines()) > 2
+    assert _bot_config.read_text(text, "TBOT_CONFIG")["tbot.run_mode"] == "one-shot"
+
+
+def test_null_destinations() -> None:
+    """A key without a value is as if it were not there."""
+    assert _bot_config.parse(b"destinations:\noneshot: true", "x")["tbot.run_mode"] == "one-shot"
+
+
+def test_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping and each of its keys are counted once."""
+    monkeypatch.setattr(_bot_config, "MAX_VISITS", 3)
+    _bot_config.parse(b"a: 1\nb: 2", "x")
+    monkeypatch.setattr(_bot_config, "MAX_VISITS", 2)
+    with pytest.raises(BotConfigError, match="expected at most 2 keys and entries"):
+        _bot_config.parse(b"a: 1\nb: 2", "x")
