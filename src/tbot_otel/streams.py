@@ -1,4 +1,4 @@
-"""Text for people: on one line, and on a standard output that may be closed."""
+"""Text for people: on one line, and on standard streams that may be closed or full."""
 
 import os
 
@@ -8,6 +8,9 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def discard_stdout() -> None:
-    """Discard what standard output could not write. At exit, the interpreter would retry it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def discard(stream: int) -> None:
+    """Discard what standard output (1) or error (2) could not write.
+
+    At exit, the interpreter would try again, and change the exit status.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -996,10 +996,9 @@ def test_log_level(
     first, *more = lines or [""]
     assert first.startswith(log_line if is_logged else "")
     assert bool(first) == is_logged
-    # Only the level debug has a traceback.
-    assert (
-        ("Traceback" in "".join(more)) == bool(more) == (level == "debug" and outcome == "broken")
-    )
+    # Only the level debug has a traceback. CPython 3.15 cannot format that of a broken package.
+    has_traceback = "traceback" in "".join(more).lower()
+    assert has_traceback == bool(more) == (level == "debug" and outcome == "broken")
     assert log.stat().st_mode & 0o777 == 0o600
 
 

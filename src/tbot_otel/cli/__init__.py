@@ -89,7 +89,7 @@ def _run(name: str, words: "Sequence[str]") -> int:
     from tbot_otel.cli._output import EXIT_BROKEN_PIPE
     from tbot_otel.cli._parser import Parser
     from tbot_otel.errors import TbotOtelError
-    from tbot_otel.streams import discard_stdout
+    from tbot_otel.streams import discard
 
     command = import_module(f"tbot_otel.cli.{name}")
     parser = Parser(prog=f"tbot-otel {name}", description=command.__doc__)
@@ -102,7 +102,7 @@ def _run(name: str, words: "Sequence[str]") -> int:
         return 130
     except BrokenPipeError:
         # report writes to standard output itself.
-        discard_stdout()
+        discard(1)
         return EXIT_BROKEN_PIPE
 
 

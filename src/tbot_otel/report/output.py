@@ -7,7 +7,7 @@ from typing import BinaryIO, Self
 
 from tbot_otel.files import Replacement
 from tbot_otel.report.inputs import ReportError
-from tbot_otel.streams import discard_stdout
+from tbot_otel.streams import discard
 
 
 class OutputError(ReportError):
@@ -59,7 +59,7 @@ class Output:
             if self._replacement is None:
                 if isinstance(error, BrokenPipeError):
                     raise
-                discard_stdout()
+                discard(1)
             raise OutputError(f"{self._path or 'standard output'}: {error.strerror}") from None
 
 
