@@ -10,51 +10,46 @@ import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 _LIBRARIES = ("grpc", "opentelemetry", "requests", "urllib3")
-# Their handlers send what is logged elsewhere.
+# Libraries whose logging handlers export.
 _EXPORTING_LIBRARIES = ("logfire", "opentelemetry", "sentry_sdk")
 
 
-class _ThreadFilter(logging.Filter):
-    """Hides lines of threads inside `hidden_logs`."""
+class _BlockFilter(logging.Filter):
+    """Handles the lines of threads that are inside a block."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.thread = threading.local()
+        self._thread = threading.local()
 
-    def filter(self, _: logging.LogRecord) -> bool:
-        return not getattr(self.thread, "is_hidden", False)
-
-
-_filter = _ThreadFilter()
-
-
-@contextlib.contextmanager
-def hidden_logs() -> "Iterator[None]":
-    """Hide what these libraries log on this thread in this block."""
-    # A filter applies to one logger, and importing a library creates more of them.
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name.partition(".")[0] in _LIBRARIES and isinstance(logger, logging.Logger):
-            logger.addFilter(_filter)
-    _filter.thread.is_hidden = True
-    try:
-        yield
-    finally:
-        _filter.thread.is_hidden = False
-
-
-class _LocalHandlers(logging.Filter):
-    """Gives lines of threads inside `local_logs` to the handlers that export nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.thread = threading.local()
+    @contextlib.contextmanager
+    def block(self, loggers: "Iterable[logging.Logger]") -> "Iterator[None]":
+        """Handle what these loggers get on this thread in this block."""
+        for logger in loggers:
+            logger.addFilter(self)
+        self._thread.is_inside = True
+        try:
+            yield
+        finally:
+            self._thread.is_inside = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not getattr(self.thread, "is_inside", False):
+        if not getattr(self._thread, "is_inside", False):
             return True
+        self.handle(record)
+        return False
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Hide a line."""
+
+
+class _LocalHandlers(_BlockFilter):
+    """Gives lines to the handlers that export nothing."""
+
+    def handle(self, record: logging.LogRecord) -> None:
         logger: logging.Logger | None = logging.getLogger(record.name)
         handlers: list[logging.Handler] = []
         while logger is not None:
@@ -63,7 +58,6 @@ class _LocalHandlers(logging.Filter):
         for handler in handlers or filter(None, [logging.lastResort]):
             if record.levelno >= handler.level:
                 handler.handle(record)
-        return False
 
 
 def _is_local(handler: logging.Handler) -> bool:
@@ -71,22 +65,26 @@ def _is_local(handler: logging.Handler) -> bool:
     return packages.isdisjoint(_EXPORTING_LIBRARIES)
 
 
+_hidden = _BlockFilter()
 _local_handlers = _LocalHandlers()
 
 
-@contextlib.contextmanager
-def local_logs() -> "Iterator[None]":
-    """Keep what we log on this thread in this block from handlers that export it.
+def hidden_logs() -> "AbstractContextManager[None]":
+    """Hide what these libraries log on this thread in this block."""
+    # A filter applies to one logger, and importing a library creates more of them.
+    return _hidden.block(
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if name.partition(".")[0] in _LIBRARIES and isinstance(logger, logging.Logger)
+    )
 
-    An agent that replaces `logging.Logger.callHandlers`, as Sentry's does, does not see it either.
+
+def local_logs() -> "AbstractContextManager[None]":
+    """Keep our lines from handlers that export them, on this thread in this block.
+
+    An agent that replaces `logging.Logger.callHandlers`, as Sentry's does, gets none either.
     """
-    for name in ("tbot_otel", "tbot_otel.export"):
-        logging.getLogger(name).addFilter(_local_handlers)
-    _local_handlers.thread.is_inside = True
-    try:
-        yield
-    finally:
-        _local_handlers.thread.is_inside = False
+    return _local_handlers.block(map(logging.getLogger, ("tbot_otel", "tbot_otel.export")))
 
 
 def silence_grpc() -> None:
