@@ -215,6 +215,23 @@ UNREACHABLE_PORTS = {"refused": refused_port, "silent": silent_port}
 
 
 @contextlib.contextmanager
+def _serving(
+    handler: type[socketserver.BaseRequestHandler], tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Serve connections on threads until the block ends. Yields the port."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
 def streaming_port(head: bytes, chunk: bytes, pause: float) -> Iterator[tuple[int, list[int]]]:
     """A port that responds to each request with a head, and then with a chunk again and again.
 
@@ -242,13 +259,11 @@ def streaming_port(head: bytes, chunk: bytes, pause: float) -> Iterator[tuple[in
                     sent[index] += len(chunk)
                     stopped.wait(pause)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with _serving(Handler) as port:
         try:
-            yield int(server.server_address[1]), sent
+            yield port, sent
         finally:
             stopped.set()
-            server.shutdown()
 
 
 def _pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None:
@@ -261,7 +276,7 @@ def _pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None
 
 
 def _connect(client: socket.socket, address: tuple[str, int], sent: bytearray) -> None:
-    """Pass bytes between a client and an address until both have ended; copy what is sent."""
+    """Relay bytes both ways until both sides end, and append the client's to `sent`."""
     with socket.create_connection(address) as upstream:
         back = threading.Thread(target=_pump, args=(upstream, client, bytearray()))
         back.start()
@@ -295,16 +310,8 @@ def tunnel_proxy(
                 port = int(head.split()[1].rpartition(b":")[2])
                 _connect(self.request, ("127.0.0.1", port), bytearray())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        if tls is not None:
-            server.socket = tls.wrap_socket(
-                server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}", heads
-        finally:
-            server.shutdown()
+    with _serving(Handler, tls) as port:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}", heads
 
 
 @contextlib.contextmanager
@@ -335,12 +342,8 @@ def socks_proxy() -> Iterator[tuple[str, list[str]]]:
             self.request.sendall(b"\5\0\0\1" + bytes(6))
             _connect(self.request, ("127.0.0.1", port), bytearray())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}", told
-        finally:
-            server.shutdown()
+    with _serving(Handler) as port:
+        yield f"127.0.0.1:{port}", told
 
 
 @contextlib.contextmanager
@@ -355,9 +358,5 @@ def recording_proxy(endpoint: str) -> Iterator[tuple[str, list[bytearray]]]:
             connections.append(sent)
             _connect(self.request, (host, int(port)), sent)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", connections
-        finally:
-            server.shutdown()
+    with _serving(Handler) as own_port:
+        yield f"http://127.0.0.1:{own_port}", connections
