@@ -28,7 +28,7 @@ PARALLEL = ("-n", "3", "--dist", "worksteal")
 UNIT = ("tests/unit",)
 # The tests for interpreters that do not run the whole suite.
 SMOKE = ("tests/integration/test_protocols.py", "tests/integration/test_run.py")
-# The tests whose outcome can depend on the SDK.
+# The tests that depend on the SDK's version.
 SDK = [
     f"tests/integration/test_{name}.py"
     for name in (

@@ -1,8 +1,8 @@
 """The rules for files that options and variables name.
 
-What is read is a file, and not a pipe or a device (`report` alone reads pipes). What is written is
-nothing that another user could have prepared: where others can write a folder, as in /tmp, a file
-or symbolic link in it is used only if it belongs to this user or to root, and has no other name.
+We read files, but no pipes or devices (only `report` reads pipes). We write to nothing that another
+user could have prepared: where others can write a folder, as in /tmp, a file or symbolic link in it
+is used only if it belongs to this user or to root, and has no other name.
 """
 
 import os

@@ -169,7 +169,7 @@ print(events, [record.log_record.body for record in exporter.get_finished_logs()
 
 
 def test_own_lines_stay_here() -> None:
-    """What we log of a start of our own does not go out with an application's logs."""
+    """An application's logs do not export what we log about our own start."""
     with refused_port() as port:
         done = run_python(
             *("-c", LOGS_SCRIPT),

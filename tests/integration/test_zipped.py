@@ -29,7 +29,7 @@ def required_distributions(name: str) -> set[str]:
 
 
 def write_program(folder: Path) -> Path:
-    """Write the program and what it imports, without compiled modules, to a zip file."""
+    """Zip the program and all that it requires, without compiled modules."""
     sources = folder / "sources"
     shutil.copytree(Path(tbot_otel.__file__).parent, sources / "tbot_otel")
     for name in required_distributions("tbot-otel"):

@@ -52,7 +52,7 @@ def build_request(session_id: str, *, oneshot: bool) -> bytes:
 
 
 def _field(number: int, value: int | str | bytes) -> bytes:
-    """Encode a field whose value or length takes one byte; none if it is empty."""
+    """Encode a field whose value or length fits in one byte. An empty text is left out."""
     if isinstance(value, int):
         return bytes([number << 3, value])
     data = value.encode() if isinstance(value, str) else value

@@ -10,7 +10,7 @@ from tbot_otel.cli import main
 
 
 def run_main(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command, and capture its output. What is not UTF-8 becomes surrogates.
+    """Run a command, and capture its output. Bytes that are not UTF-8 become surrogates.
 
     Args:
         words: The words after the program's name.

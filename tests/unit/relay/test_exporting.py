@@ -141,7 +141,7 @@ def test_collector_that_changes_its_mind(standin: PickyStandin, exporter: Report
 
 
 def test_too_many_rejected(exporter: ReportExporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports that a limited number of exports does not tell apart are not acknowledged."""
+    """If the allowed exports do not find the rejected report, the rest are not acknowledged."""
     monkeypatch.setattr(exporting, "MAX_SPLIT_EXPORTS", 3)
     reports = [report(f"99.{number}.0") for number in range(8)]
     found = reasons(exporter.export(reports), reports)

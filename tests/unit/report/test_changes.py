@@ -18,7 +18,7 @@ SETS, MAX_FALSE, MIN_FOUND = (200, 16, 184) if LONG_PROFILE else (6, 1, 5)
 """How many sets of each kind; how many may have a false change, and must have the true one."""
 
 DAYS, STARTS = 30, 2_143
-"""2,000 starts on 28 days, besides the first and the last day, which are not compared."""
+"""2,000 starts on the 28 days that are compared: the first and the last day are not."""
 
 METHODS = {
     "github": 0.3,
